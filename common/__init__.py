@@ -1,0 +1,1 @@
+"""What both ends share: plan, models, sharing contract, records, statistics, report."""

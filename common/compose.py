@@ -1,0 +1,80 @@
+"""From the Hydra tree to a plan: called at entry points, nowhere else.
+
+A site never composes: it reads the finished plan. There is no ``_target_`` in the tree,
+so nothing in it can name code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common.plan import Plan, PlanError, plan_from_mapping
+
+CONFIG_MODULE = "configs"
+
+
+def compose_tree(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose the whole tree with overrides such as ``experiment=demo``.
+
+    Returns
+    -------
+    Plain nested mapping with every interpolation resolved.
+
+    Raises
+    ------
+    PlanError
+        If an override names what does not exist; says what does.
+    """
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            tree = compose("simulation", overrides=list(overrides))
+        plain = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise PlanError(_first_lines(error)) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def plan_of(tree: dict[str, Any]) -> Plan:
+    """Turn the tree's ``plan`` group into a plan.
+
+    ``every_stage`` fills what a stage does not say; a stage's key is its name.
+    """
+    values = dict(tree["plan"])
+    common_values = values.pop("every_stage")
+    values["stages"] = [
+        _merge(common_values, stage or {}) | {"name": name}
+        for name, stage in values["stages"].items()
+    ]
+    values["version"] = mammofed_version()
+    return plan_from_mapping(values)
+
+
+def mammofed_version() -> str:
+    """Return the version that every site of a plan has to run."""
+    try:
+        return version("mammofed")
+    except PackageNotFoundError:
+        return "0+not.installed"
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _first_lines(error: Exception) -> str:
+    """Keep Hydra's own words: what is unknown, and what there is instead."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return "Cannot compose the configuration: " + "\n  ".join(lines[:12])

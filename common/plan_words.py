@@ -1,0 +1,82 @@
+"""A plan in plain words, for whoever has to agree to it."""
+
+from __future__ import annotations
+
+from common.parts import PARTS
+from common.plan import Plan, Stage
+
+_PART_WORDS = {
+    "trunk": "convolution weights",
+    "norm_affine": "BatchNorm scale and shift",
+    "norm_stats": "BatchNorm statistics",
+    "head": "the classification head",
+}
+_NORM_WORDS = {
+    "batch": "BatchNorm follows the site's own batches",
+    "frozen": "BatchNorm statistics stand still",
+    "reestimate": "BatchNorm statistics are re-estimated; no weight is trained",
+}
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """Describe a plan, one short line per fact; details are indented by two spaces."""
+    target, pre, split = plan.target, plan.preprocessing, plan.split
+    roster, evaluation = plan.roster, plan.evaluation
+    lines = [
+        f"Plan {plan.id}, for mammofed {plan.version}, hash {plan.hash[:12]}",
+        f"Sites: {', '.join(roster.sites)}; a round needs {roster.minimum_sites} of them",
+    ]
+    if roster.required:
+        lines.append(f"  never without {', '.join(roster.required)}")
+    if roster.permitted_absences is not None:
+        lines.append(f"  each may miss {roster.permitted_absences} rounds")
+    lines += [
+        f"Task: {target.field} of {target.at_least} or more is positive, by {target.unit}",
+        f"  truth accepted from: {', '.join(target.label_sources)}",
+        f"Images: {', '.join(pre.modalities)}, {pre.rows} x {pre.columns} pixels, "
+        f"VOI {pre.voi}, crop {pre.crop}",
+        f"Patients: {split.train:.0%} train, {split.validation:.0%} validation, "
+        f"{split.test:.0%} test"
+        + (", official splits kept" if split.official else ""),
+        f"Start: {_start(plan)}",
+    ]
+    if plan.smoke_test:
+        lines.append("Patients are unknown: by image, smoke test; nothing is claimed")
+    for number, stage in enumerate(plan.stages, start=1):
+        lines += _describe_stage(number, stage)
+    lines += [
+        f"Average: weighted by {plan.aggregation.weight}",
+        f"Result: the round with the best mean {evaluation.selection} over sites on "
+        f"validation, trailing mean of {evaluation.trailing}",
+        f"Operating point: {evaluation.at_specificity:.0%} specificity on validation",
+        "Privacy: no differential privacy; pixels, labels and scores never leave a site",
+    ]
+    return lines
+
+
+def _describe_stage(number: int, stage: Stage) -> list[str]:
+    shared = stage.sharing_letters()
+    travels = [_PART_WORDS[part] for part in PARTS if shared[part]]
+    stays = [_PART_WORDS[part] for part in PARTS if not shared[part]]
+    optimizer, work = stage.optimizer, stage.work
+    lines = [
+        f"Stage {number}, {stage.name}: {stage.rounds} rounds, {stage.model.name}",
+        f"  travels: {', '.join(travels) or 'nothing; this is local training'}",
+        f"  stays at the site: {', '.join(stays) or 'nothing'}",
+        f"  {_NORM_WORDS[stage.norm_mode]}",
+    ]
+    if stage.trainable:
+        lines.append(
+            f"  each round: {work.amount} {work.unit} of {work.batch_size} images, "
+            f"{optimizer.name}, rate {optimizer.learning_rate:g} {optimizer.schedule}, "
+            f"optimiser state {optimizer.state}"
+        )
+    if optimizer.proximal:
+        lines.append(f"  FedProx with mu {optimizer.proximal:g}")
+    return lines
+
+
+def _start(plan: Plan) -> str:
+    if plan.start.kind == "checkpoint":
+        return f"{plan.start.source or 'a checkpoint'} ({plan.start.sha256[:12]})"
+    return {"random": "random weights", "imagenet": "ImageNet's weights"}[plan.start.kind]
