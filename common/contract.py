@@ -1,0 +1,128 @@
+"""The sharing contract of one stage as plain data, and the hashes both ends compare.
+
+Free of torch: the per-message process at a hospital checks a reply against it.
+`common.sharing` derives it from a model and a stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common import plan
+from common.canonical import canonical_json, sha256_hex
+
+
+class TensorSpec(NamedTuple):
+    """Name, shape and dtype (numpy's name, such as ``float32``) of one tensor."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Which tensor of the state dict goes where in one stage.
+
+    ``sent``, ``fixed``, ``local`` and ``constant`` are sorted, disjoint and cover the
+    state dict.
+
+    Attributes
+    ----------
+    stage : the stage it was made for
+    sent : shared and changing in this stage; floating point
+    fixed : shared, but standing still in this stage; compared by hash, never sent
+    local : stays at the site, with every ``num_batches_tracked``
+    constant : follows from the model's description; compared by hash, never sent
+    trainable : names of the parameters that the local optimiser moves
+    layout : every tensor of the state dict, sorted by name
+    warnings : what the reader of a report should know about this combination
+    """
+
+    stage: plan.Stage
+    sent: tuple[str, ...]
+    fixed: tuple[str, ...]
+    local: tuple[str, ...]
+    constant: tuple[str, ...]
+    trainable: tuple[str, ...]
+    layout: tuple[TensorSpec, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Everything whose value the coordinator holds: ``sent`` and ``fixed``."""
+        return tuple(sorted((*self.sent, *self.fixed)))
+
+    @property
+    def federated(self) -> bool:
+        """False where nothing is sent: such a stage is local training."""
+        return bool(self.sent)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of what is sent; both ends compare it before using any."""
+        return fingerprint(
+            self.layout_of(self.sent), self.stage.name, self.stage.model.name
+        )
+
+    def layout_of(self, keys: Collection[str]) -> tuple[TensorSpec, ...]:
+        """Select name, shape and dtype of some tensors, sorted by name."""
+        wanted = set(keys)
+        return tuple(spec for spec in self.layout if spec.key in wanted)
+
+
+def fingerprint(layout: Iterable[TensorSpec], stage_name: str, model_name: str) -> str:
+    """Hash what tensors look like, not what they hold.
+
+    Parameters
+    ----------
+    layout : in any order; sorted by name here
+    stage_name, model_name : of the plan
+
+    Returns
+    -------
+    64 hexadecimal digits
+    """
+    tensors = [[key, list(shape), dtype] for key, shape, dtype in sorted(layout)]
+    return sha256_hex(
+        canonical_json({"model": model_name, "stage": stage_name, "tensors": tensors})
+    )
+
+
+def tensor_hash(tensors: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Hash the content of tensors, the same for numpy and torch on any device.
+
+    Name, dtype, shape and the values in C order enter; the memory format does not.
+
+    Parameters
+    ----------
+    tensors : numpy arrays or torch tensors by name
+    keys : names to hash, in any order; sorted by name here
+
+    Returns
+    -------
+    64 hexadecimal digits
+
+    Raises
+    ------
+    KeyError
+        If a name is missing.
+    """
+    digest = hashlib.sha256()
+    for key in sorted(keys):
+        array = _as_array(tensors[key])
+        digest.update(canonical_json([key, array.dtype.name, list(array.shape)]))
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    array: np.ndarray[Any, Any] = value.detach().cpu().numpy()
+    return array
