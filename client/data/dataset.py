@@ -1,0 +1,180 @@
+"""A site's prepared images with their labels and parts, ready for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from client.data.augmentation import augment
+from client.data.cache import Snapshot
+from client.data.labels import label
+from client.data.split import assign_split
+from common.canonical import sha256_hex
+from common.plan import Augmentation, Plan, Work
+from common.records import Code, Refusal
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+@dataclass(frozen=True)
+class SiteDataset:
+    """The images of one session, from one or more prepared snapshots.
+
+    A hospital has one population, itself. A pooled arm of a simulation has one per
+    hospital, trained together and evaluated apart.
+
+    Attributes
+    ----------
+    snapshots : prepared images by population
+    rows : one row per image with the manifest's fields and ``population``, ``part``
+        (train, validation, test), ``target`` (1, 0 or NA), ``source``, ``position``
+    """
+
+    snapshots: Mapping[str, Snapshot]
+    rows: pd.DataFrame
+
+    @property
+    def hash(self) -> str:
+        """Identity of all snapshots together."""
+        return sha256_hex("".join(s.hash for s in self.snapshots.values()).encode())
+
+    @property
+    def recipe(self) -> str:
+        """Hash of the preprocessing, the same for all snapshots of a plan."""
+        return next(iter(self.snapshots.values())).folder.name
+
+    def select(self, part: str, *, labelled: bool = True) -> np.ndarray:
+        """Return row numbers (int64, ascending) of one part."""
+        chosen = self.rows["part"] == part
+        if labelled:
+            chosen &= self.rows["target"].notna()
+        return np.flatnonzero(chosen.to_numpy())
+
+    def targets(self, indices: np.ndarray) -> np.ndarray:
+        """Return float32 targets [image] of labelled rows."""
+        return self.rows["target"].to_numpy(np.float32, na_value=np.nan)[indices]
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Read uint16 [image, row, column] in the order asked for."""
+        sources = self.rows["source"].to_numpy()[indices]
+        positions = self.rows["position"].to_numpy()[indices]
+        snapshots = list(self.snapshots.values())
+        if len(snapshots) == 1:
+            return snapshots[0].read(positions)
+        first = snapshots[0].read(positions[:0])
+        out = np.empty((len(indices), *first.shape[1:]), np.uint16)
+        for number, snapshot in enumerate(snapshots):
+            mine = sources == number
+            if mine.any():
+                out[mine] = snapshot.read(positions[mine])
+        return out
+
+    def count_patients(self, part: str) -> int:
+        """Count the patients with a labelled image in a part."""
+        return int(self.rows.iloc[self.select(part)]["patient_key"].nunique())
+
+
+def build_dataset(snapshots: Mapping[str, Snapshot], plan: Plan) -> SiteDataset:
+    """Label and split prepared images as the plan says.
+
+    Parameters
+    ----------
+    snapshots : by population, in the order of the plan's roster
+    plan : target and split
+
+    Raises
+    ------
+    Refusal
+        With ``TARGET`` if training or validation lacks labelled images.
+    """
+    frames = []
+    for number, (population, snapshot) in enumerate(snapshots.items()):
+        rows = snapshot.rows.reset_index(drop=True)
+        rows = rows.assign(
+            population=population,
+            target=label(rows, plan.target).to_numpy(),
+            part=assign_split(
+                rows["patient_key"], plan.split, rows["split_official"]
+            ).to_numpy(dtype=object),
+            source=number,
+            position=np.arange(len(rows)),
+        )
+        frames.append(rows)
+    dataset = SiteDataset(snapshots, pd.concat(frames, ignore_index=True))
+    for part in (TRAIN, VALIDATION):
+        if not len(dataset.select(part)):
+            raise Refusal(
+                Code.TARGET,
+                f"no image of the {part} part has a label for "
+                f"{plan.target.field} from {', '.join(plan.target.label_sources)}",
+            )
+    return dataset
+
+
+def draw_batches(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]:
+    """Draw the batches of one round: every epoch in its own order.
+
+    Parameters
+    ----------
+    indices : int64, the training rows
+    work : epochs or steps, batch size, ``drop_last``
+    seed : gives the orders
+
+    Returns
+    -------
+    Arrays of row numbers. A part smaller than one batch gives that one short batch
+    even under ``drop_last``, so that a small site still trains.
+    """
+    random = np.random.default_rng(seed)
+    size = min(work.batch_size, len(indices))
+    per_epoch = len(indices) // size if work.drop_last else -(-len(indices) // size)
+    steps = work.amount * (per_epoch if work.unit == "epochs" else 1)
+    batches: list[np.ndarray] = []
+    while len(batches) < steps:
+        order = random.permutation(indices)
+        batches += [order[i * size : (i + 1) * size] for i in range(per_epoch)]
+    return batches[:steps]
+
+
+def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut row numbers into batches without drawing; the last one may be short."""
+    return [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Turns row numbers into normalised batches on a device.
+
+    Attributes
+    ----------
+    mean, scale : the model's input is ``(x - mean) / scale``, x in [0, 1]
+    channels : 1, or 3 equal ones
+    """
+
+    dataset: SiteDataset
+    device: torch.device
+    mean: float
+    scale: float
+    channels: int
+
+    def batches(
+        self,
+        rows: list[np.ndarray],
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images [batch, channel, row, column] and targets [batch], float32."""
+        generator = torch.Generator().manual_seed(seed)
+        for indices in rows:
+            raw = torch.from_numpy(self.dataset.pixels(indices).astype(np.float32))
+            images = raw.to(self.device, non_blocking=True).unsqueeze(1) / 65535.0
+            if augmentation is not None:
+                images = augment(images, augmentation, generator)
+            images = (images - self.mean) / self.scale
+            targets = torch.from_numpy(self.dataset.targets(indices))
+            yield images.expand(-1, self.channels, -1, -1), targets.to(self.device)

@@ -1,0 +1,84 @@
+"""The one model in a process: sites take turns in it, swapped by copy on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.contract import Contract
+from common.models import build_model
+from common.models.start import initial_tensors
+from common.plan import Model, Plan
+from common.sharing import assign_parts, contract, load_exactly
+
+
+@dataclass(frozen=True)
+class StageModel:
+    """A stage's model on the device, with the rule for its tensors.
+
+    Attributes
+    ----------
+    model : shared by every site of the process; whatever it holds is somebody's last
+    parts : every tensor's part, the compartment it is stored in
+    """
+
+    model: nn.Module
+    contract: Contract
+    parts: Mapping[str, str]
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy a site's whole state into the model; constants stay as built."""
+        expected = set(self.contract.shared) | set(self.contract.local)
+        load_exactly(self.model, {key: tensors[key] for key in expected}, expected)
+
+    def take(self, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Copy tensors out of the model, to the CPU."""
+        state = self.model.state_dict()
+        return {key: state[key].detach().cpu().numpy().copy() for key in keys}
+
+
+class Resident:
+    """Holds the models of a plan's stages; one process needs one.
+
+    Parameters
+    ----------
+    plan : its stages, seed and precision
+    device : of the model
+    start_file : local file of the plan's start, or None
+    """
+
+    def __init__(self, plan: Plan, device: torch.device, start_file: Path | None) -> None:
+        self.plan = plan
+        self.device = device
+        self._start_file = start_file
+        self._models: dict[Model, nn.Module] = {}
+        self._stages: dict[int, StageModel] = {}
+        self.mixed = (
+            plan.precision == "auto"
+            and device.type == "cuda"
+            and torch.cuda.is_bf16_supported()
+        )
+
+    def stage(self, number: int) -> StageModel:
+        """Return a stage's model, built on first use."""
+        if number not in self._stages:
+            spec = self.plan.stages[number]
+            if spec.model not in self._models:
+                built = build_model(spec.model, self.plan.seed)
+                self._models[spec.model] = built.to(
+                    self.device, memory_format=torch.channels_last
+                )
+            model = self._models[spec.model]
+            rule = contract(model, spec)
+            self._stages[number] = StageModel(model, rule, assign_parts(model))
+        return self._stages[number]
+
+    def initial(self, number: int) -> dict[str, Tensor]:
+        """Return the tensors that a stage would start from without a past."""
+        model = self.plan.stages[number].model
+        return initial_tensors(self.plan, model, self._start_file)

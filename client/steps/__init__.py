@@ -1,0 +1,1 @@
+"""One optimiser step, one file per way of taking it."""

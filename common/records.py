@@ -1,0 +1,231 @@
+"""Everything that may cross the wire, with its schema; nothing else is ever read.
+
+Both ends speak in plain values: a `Request` from the coordinator, a `Reply` or a
+`Refusal` from a site. This module turns them into Flower's records and back, checking
+names and types against `SCHEMAS`. No torch: the per-message process at a hospital
+imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+Value = bool | int | float | str
+Kind = Literal["handshake", "train", "close"]
+
+MESSAGE_TYPES: dict[Kind, str] = {
+    "handshake": "query.handshake",
+    "train": "train.round",
+    "close": "evaluate.close",
+}
+"""Flower's name of each message kind."""
+
+REQUEST_FIELDS: dict[Kind, dict[str, type]] = {
+    "handshake": {"plan": str, "run": str},
+    "train": {
+        "plan": str,
+        "run": str,
+        "round": int,
+        "base_round": int,
+        "local_round": int,
+        "keep_round": int,
+        "shared_hash": str,
+        "fingerprint": str,
+    },
+    "close": {
+        "plan": str,
+        "run": str,
+        "round": int,
+        "local_round": int,
+        "role": str,
+        "shared_hash": str,
+        "fingerprint": str,
+    },
+}
+
+REPLY_FIELDS: dict[Kind, dict[str, type]] = {
+    "handshake": {
+        "site": str,
+        "version": str,
+        "plan": str,
+        "snapshot": str,
+        "preprocessing": str,
+        "fingerprint": str,
+        "patients": int,
+        "images": int,
+        "positives": int,
+        "seconds_per_image": float,
+        "counts": str,
+    },
+    "train": {
+        "site": str,
+        "patients": int,
+        "images": int,
+        "loss": float,
+        "seconds": float,
+        "step_seconds": float,
+        "evaluated_round": int,
+        "roc_auc": float,
+        "average_precision": float,
+        "validation_loss": float,
+        "fixed_hash": str,
+    },
+    "close": {
+        "site": str,
+        "round": int,
+        "roc_auc": float,
+        "average_precision": float,
+        "validation_loss": float,
+        "model_hash": str,
+    },
+}
+"""The allow-list of egress: a value that is not named here never leaves a site."""
+
+ARRAYS: dict[Kind, bool] = {"handshake": False, "train": True, "close": False}
+"""Which replies may carry shared tensors."""
+
+
+class Code(IntEnum):
+    """Why a site refused. Numbers travel, texts stay at the site (Flower's are < 100)."""
+
+    PLAN_NOT_APPROVED = 101
+    VERSION = 102
+    TARGET = 103
+    FINGERPRINT = 104
+    SHARED_HASH = 105
+    LOCAL_STATE = 106
+    CACHE = 107
+    REQUEST = 108
+    NOT_FINITE = 109
+    INTERNAL = 199
+
+
+REMEDIES: dict[Code, str] = {
+    Code.PLAN_NOT_APPROVED: "the site has not approved this plan",
+    Code.VERSION: "the site runs another version of mammofed",
+    Code.TARGET: "the site's data cannot express the plan's target",
+    Code.FINGERPRINT: "the site builds another set of tensors",
+    Code.SHARED_HASH: "the shared weights differ from what the coordinator announced",
+    Code.LOCAL_STATE: "the site lacks the local state this round starts from",
+    Code.CACHE: "the site's prepared images are absent or damaged",
+    Code.REQUEST: "the site could not read the request",
+    Code.NOT_FINITE: "training gave values that are not finite",
+    Code.INTERNAL: "the site failed; its own log has the reference",
+}
+
+
+class WireError(ValueError):
+    """A record that does not fit its schema; the text names fields, never values."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the coordinator asks of a site.
+
+    Attributes
+    ----------
+    kind : which schema of `REQUEST_FIELDS` the fields follow
+    fields : plain values
+    shared : shared tensors by name, in the model's own names
+    """
+
+    kind: Kind
+    fields: Mapping[str, Value]
+    shared: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a site computed; egress lets only its schema out."""
+
+    kind: Kind
+    fields: Mapping[str, Value]
+    shared: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Refusal(Exception):  # noqa: N818  a refusal is an answer, not a fault
+    """A site's answer that it will not, or cannot.
+
+    Parameters
+    ----------
+    code : what travels
+    text : for the site's own log only
+    """
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def encode(
+    fields: Mapping[str, Value],
+    shared: Mapping[str, np.ndarray],
+    schema: Mapping[str, type],
+) -> RecordDict:
+    """Pack fields and tensors for Flower.
+
+    Raises
+    ------
+    WireError
+        If a field is missing, unknown or of another type than the schema says.
+    """
+    _check(fields, schema)
+    numbers = {k: v for k, v in fields.items() if schema[k] is not str}
+    words = {k: v for k, v in fields.items() if schema[k] is str}
+    arrays = {name: Array(shared[name]) for name in sorted(shared)}
+    return RecordDict(
+        {
+            "shared": ArrayRecord(arrays),
+            "numbers": MetricRecord(numbers),  # type: ignore[arg-type]
+            "words": ConfigRecord(words),  # type: ignore[arg-type]
+        }
+    )
+
+
+def decode(
+    content: RecordDict, schema: Mapping[str, type]
+) -> tuple[dict[str, Value], dict[str, np.ndarray]]:
+    """Unpack what `encode` packed, trusting nothing.
+
+    Returns
+    -------
+    Fields and tensors; tensors are read-only views of the message where possible.
+
+    Raises
+    ------
+    WireError
+        If a record or field is missing, unknown or ill-typed, or a tensor unreadable.
+    """
+    if set(content) != {"shared", "numbers", "words"}:
+        raise WireError("the message does not hold exactly the three expected records")
+    numbers, words, arrays = content["numbers"], content["words"], content["shared"]
+    if not (
+        isinstance(numbers, MetricRecord)
+        and isinstance(words, ConfigRecord)
+        and isinstance(arrays, ArrayRecord)
+    ):
+        raise WireError("a record of the message has another type than expected")
+    fields: dict[str, Value] = {**numbers, **words}  # type: ignore[dict-item]
+    _check(fields, schema)
+    try:
+        shared = {name: array.numpy() for name, array in arrays.items()}
+    except (ValueError, TypeError, EOFError, OSError, MemoryError) as error:
+        raise WireError(f"a tensor is unreadable ({type(error).__name__})") from None
+    return fields, shared
+
+
+def _check(fields: Mapping[str, Value], schema: Mapping[str, type]) -> None:
+    missing, unknown = set(schema) - set(fields), set(fields) - set(schema)
+    if missing or unknown:
+        raise WireError(
+            f"fields missing: {sorted(missing)}; not in the schema: {sorted(unknown)}"
+        )
+    wrong = [name for name, kind in schema.items() if type(fields[name]) is not kind]
+    if wrong:
+        raise WireError(f"fields of the wrong type: {sorted(wrong)}")

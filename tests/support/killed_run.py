@@ -1,0 +1,91 @@
+"""A run that kills its own process at a chosen point: ``python -m ... FOLDER PHASE``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.plan import Model, Optimizer, Plan, Work
+from tests.support.hospitals import small_plan, small_stage
+from tests.support.runs import play
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Where the process dies: at the nth call of a function, for some of its files.
+
+    ``half`` writes the first half of what the call would write, then dies.
+    """
+
+    module: str
+    function: str
+    call: int
+    file: str = ""
+    half: bool = False
+
+
+PHASES = {
+    "training": Phase("client.training", "plain_step", 17),
+    "evaluation": Phase("client.evaluation", "predict", 5),
+    "aggregation": Phase("server.rounds", "average", 2),
+    "checkpoint_tensors": Phase(
+        "common.checkpoint", "write_atomic", 3, "checkpoints/round-", half=True
+    ),
+    "checkpoint_record": Phase("server.checkpoints", "write_atomic", 3, half=True),
+    "local_state": Phase("common.checkpoint", "write_atomic", 5, "state/", half=True),
+    "between_stages_at_the_coordinator": Phase("server.rounds", "next_shared", 1),
+    "between_stages_at_a_site": Phase("client.session", "next_local", 2),
+    "closing": Phase("client.session", "write_model_folder", 4),
+}
+
+
+def two_stage_plan() -> Plan:
+    """Make a plan whose second stage has another preset, another head, kept moments."""
+    keep = Optimizer("adamw", 0.01, state="keep", schedule="cosine")
+    work = Work("steps", 2, 16)
+    return small_plan(
+        small_stage("together", 2, sharing="fedavg", optimizer=keep, work=work),
+        small_stage(
+            "personal",
+            3,
+            sharing="fedbn_head",
+            optimizer=keep,
+            work=work,
+            model=Model("resnet_tiny", head="second_reading"),
+        ),
+    )
+
+
+def die_at(phase: Phase) -> None:
+    """Replace the phase's function by one that kills this process at the nth call."""
+    module = importlib.import_module(phase.module)
+    original: Callable[..., Any] = getattr(module, phase.function)
+    calls = 0
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += phase.file in str(arguments[0])
+        if calls < phase.call or phase.file not in str(arguments[0]):
+            return original(*arguments, **named)
+        if phase.half:
+            path, content = Path(arguments[0]), arguments[1]
+            unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            unfinished.write_bytes(content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("still alive")
+
+    setattr(module, phase.function, deadly)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    die_at(PHASES[sys.argv[2]])
+    play(two_stage_plan(), Path(sys.argv[1]))
