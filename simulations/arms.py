@@ -1,0 +1,129 @@
+"""The arms of a comparison: one base plan, changed in exactly one respect each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from common.plan import Plan, Roster, Stage, Start
+
+POOLED = "pooled"
+"""Name of the one site that holds everybody's images in the pooled arm."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of using the same hospitals' images.
+
+    Attributes
+    ----------
+    title : for the report
+    sharing : preset of every stage
+    pooled : all images in one place
+    proximal : mu of FedProx
+    after : arm whose finished model this one starts from
+    """
+
+    title: str
+    sharing: str
+    pooled: bool = False
+    proximal: float = 0.0
+    after: str = ""
+
+
+ARMS: dict[str, Arm] = {
+    "local_only": Arm("each hospital alone", "local"),
+    "pooled": Arm("all images in one place (not possible in reality)", "fedavg", True),
+    "fedavg": Arm("everything averaged", "fedavg"),
+    "fedavg_local_stats": Arm(
+        "fedavg, then BatchNorm statistics re-estimated at each site",
+        "silobn",
+        after="fedavg",
+    ),
+    "fedprox": Arm("fedavg with a pull to the shared weights", "fedavg", proximal=0.01),
+    "silobn": Arm("BatchNorm statistics local", "silobn"),
+    "fedbn": Arm("BatchNorm local", "fedbn"),
+    "fedbn_head": Arm("BatchNorm and head local", "fedbn_head"),
+}
+
+
+def plan_for(name: str, base: Plan, *, seed: int, rate: float | None = None) -> Plan:
+    """Derive an arm's plan from the base plan.
+
+    The pooled arm takes as many steps per round as all sites of the others together, so
+    every arm sends the same number of images forward and backward.
+
+    Parameters
+    ----------
+    name : key of `ARMS`
+    base : plan of the experiment
+    seed : replaces the plan's
+    rate : learning rate of every stage; None keeps the plan's
+
+    Returns
+    -------
+    A plan with ``<id>_<arm>`` as its id.
+    """
+    arm = ARMS[name]
+    stages = tuple(_stage(stage, arm, base, rate) for stage in base.stages)
+    roster = base.roster
+    if arm.pooled:
+        roster = Roster(sites=(POOLED,))
+    elif arm.sharing == "local":
+        roster = replace(roster, minimum_sites=1)
+    return replace(
+        base, id=f"{base.id}_{name}", seed=seed, stages=stages, roster=roster
+    )
+
+
+def _stage(stage: Stage, arm: Arm, base: Plan, rate: float | None) -> Stage:
+    work, optimizer = stage.work, stage.optimizer
+    if arm.pooled and work.unit == "steps":
+        work = replace(work, amount=work.amount * len(base.roster.sites))
+    if rate is not None:
+        optimizer = replace(optimizer, learning_rate=rate)
+    if arm.proximal:
+        optimizer = replace(optimizer, proximal=arm.proximal)
+    return replace(stage, sharing=arm.sharing, work=work, optimizer=optimizer)
+
+
+def restatistics_plan(base: Plan, source_hash: str, source: str, seed: int) -> Plan:
+    """Make the plan of ``fedavg_local_stats``: one pass that trains nothing.
+
+    Parameters
+    ----------
+    source_hash : content hash of the finished model's tensors
+    source : where they come from, in words
+    """
+    last = base.stages[-1]
+    stage = replace(
+        last,
+        name="local_statistics",
+        rounds=1,
+        sharing="silobn",
+        trainable=(),
+        norm_mode="reestimate",
+    )
+    return replace(
+        base,
+        id=f"{base.id}_fedavg_local_stats",
+        seed=seed,
+        stages=(stage,),
+        start=Start("checkpoint", source_hash, source),
+    )
+
+
+def check_arms(names: Sequence[str]) -> None:
+    """Refuse unknown arms and those whose forerunner is not in the list before them.
+
+    Raises
+    ------
+    ValueError
+        Naming the arm and what to do.
+    """
+    for position, name in enumerate(names):
+        if name not in ARMS:
+            raise ValueError(f"arm {name!r} is unknown; there are {', '.join(ARMS)}")
+        after = ARMS[name].after
+        if after and after not in names[:position]:
+            raise ValueError(f"arm {name} needs {after} before it in the list of arms")

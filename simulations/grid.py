@@ -1,0 +1,114 @@
+"""Flower's Grid in one process: messages reach the ClientApp by a call.
+
+The one place that touches what Flower does not promise to keep: task identity, the run
+object, and the private field of a message's id. A test pins the version.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+_RUN_ID = 1
+
+
+class InProcessGrid(Grid):
+    """Calls one ClientApp for every site in turn.
+
+    Parameters
+    ----------
+    app : of all sites; which one it plays, the node configuration says
+    sites : names; node ids are 1, 2, ... in this order
+    on_reply : told after each site has answered, for progress
+    """
+
+    def __init__(
+        self,
+        app: ClientApp,
+        sites: Sequence[str],
+        on_reply: Callable[[str], None] = lambda site: None,
+    ) -> None:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = _RUN_ID
+        self._app = app
+        self._sites = dict(enumerate(sites, start=1))
+        self._on_reply = on_reply
+        self._run = Run.create_empty(run_id=_RUN_ID)
+        self._contexts = {
+            node: Context(
+                run_id=_RUN_ID,
+                node_id=node,
+                node_config={"site": site},
+                state=RecordDict(),
+                run_config={},
+            )
+            for node, site in self._sites.items()
+        }
+
+    def set_run(self, run: Run) -> None:
+        """Take the run object that Flower passes."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message to one site."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """List all nodes; every virtual hospital is always there."""
+        return list(self._sites)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """List all nodes with the names of their sites."""
+        return [NodeInfo(node_id=node, name=s) for node, s in self._sites.items()]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Not offered: a call cannot be answered later."""
+        raise NotImplementedError("in one process, use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Not offered: a call cannot be answered later."""
+        raise NotImplementedError("in one process, use send_and_receive")
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Let each site answer, one after the other; ``timeout`` has nothing to stop.
+
+        An exception of the app becomes an error reply with Flower's code 2 and no
+        text, as a deployment would deliver it.
+        """
+        replies = []
+        for message in messages:
+            _set_id(message)
+            node = message.metadata.dst_node_id
+            try:
+                reply = self._app(message=message, context=self._contexts[node])
+            except Exception as error:
+                reply = Message(Error(2, type(error).__name__), reply_to=message)
+            _set_id(reply)
+            replies.append(reply)
+            self._on_reply(self._sites[node])
+        return replies
+
+
+def _set_id(message: Message) -> None:
+    """Give a message its id, as the SuperLink would: there is no public setter."""
+    message.metadata.__dict__["_message_id"] = uuid.uuid4().hex

@@ -1,0 +1,112 @@
+"""What a person sees while an experiment runs: where it is, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class View:
+    """A terminal's progress bars; without a terminal, one line per finished part.
+
+    Parameters
+    ----------
+    console : where it goes
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(soft_wrap=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
+        """Show one bar while the block runs; time left follows from its own speed.
+
+        Parameters
+        ----------
+        quiet : show and say nothing, for work that is already done
+        """
+        began = time.monotonic()
+        progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self.console,
+            transient=True,
+            disable=quiet or not self.console.is_terminal,
+        )
+        with progress:
+            task = progress.add_task(title, total=max(total, 1), note="")
+            yield Bar(progress, task)
+        if not quiet:
+            self.say(f"{title}: done in {duration(time.monotonic() - began)}")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False, highlight=False)
+
+
+class Bar:
+    """One bar; tells `common.observer.Observer` events too."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+        self._round = 0
+
+    def move(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Move to ``done``; ``total`` and ``note`` where they are known now."""
+        self._progress.update(self._task, completed=done, note=note)
+        if total is not None:
+            self._progress.update(self._task, total=total)
+
+    def site_answered(self, site: str) -> None:
+        """Name the site that has just answered."""
+        self._progress.update(self._task, note=f"round {self._round + 1}, {site}")
+
+    def started(self, done: int, rounds: int, sites: tuple[str, ...]) -> None:
+        """Start, or go on after ``done`` rounds."""
+        self._round = done
+        note = f"goes on after round {done}" if done else ""
+        self.move(done, rounds, note)
+
+    def round_done(
+        self,
+        round_: int,
+        losses: Mapping[str, float | None],
+        evaluated: Mapping[str, Mapping[str, float | None]],
+    ) -> None:
+        """Move by a round, with the mean validation metric of the one before."""
+        self._round = round_
+        values = [site["roc_auc"] for site in evaluated.values()]
+        known = [value for value in values if value is not None]
+        note = f"validation ROC-AUC {sum(known) / len(known):.3f}" if known else ""
+        self.move(round_, note=note)
+
+    def finished(self, status: str) -> None:
+        """Show how it ended."""
+        self._progress.update(self._task, note=status)
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would: ``42 s``, ``3 min 10 s``, ``1 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,135 @@
+"""``mammo-sim``: virtual hospitals on one machine, from images to a report."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from client.data.cache import CacheError
+from common.checkpoint import CheckpointError
+from common.compose import compose_tree, plan_of
+from common.plan import Plan, PlanError
+from common.records import Refusal
+from server.participation import RunFailed
+from simulations.estimate import say_estimate
+from simulations.experiment import (
+    Laboratory,
+    device_of,
+    run_arms,
+    write_chosen_rates,
+)
+from simulations.federation import Machine
+from simulations.progress import View
+from simulations.reporting import make_report
+from simulations.settings import Settings, claim_folder, read_folder, settings_of
+from simulations.sites import prepare_sites, synthesise
+
+USAGE = """\
+mammo-sim experiment=NAME [FIELD=VALUE ...]   run an experiment, or go on with it
+mammo-sim resume DIR                          go on with an interrupted run
+mammo-sim synth [data.root=DIR ...]           only write the synthetic consortium
+mammo-sim list                                experiments and arms there are
+
+  mammo-sim experiment=demo
+  mammo-sim experiment=compare_sharing run_dir=runs/mine
+  mammo-sim experiment=demo plan.stages.adapt.rounds=5 arms=[fedbn,fedavg]
+  mammo-sim experiment=real_images data.root=FOLDER
+
+Every FIELD is in configs/simulation.yaml and configs/plan/default.yaml. A run writes
+report.html, report.json, TensorBoard curves and each site's models into run_dir. Ctrl-C
+leaves it so that the same command, or `resume`, goes on.
+"""
+
+MISTAKES = (PlanError, RunFailed, Refusal, CacheError, CheckpointError)
+"""What a user can cause or mend: shown as text, never as a traceback."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; exit 2 on a user's mistake, 1 on a failed run, 130 on Ctrl-C."""
+    words = sys.argv[1:] if arguments is None else arguments
+    _quiet_logs()
+    view = View()
+    try:
+        _dispatch(words, view)
+    except PlanError as error:
+        _complain(str(error), 2)
+    except MISTAKES as error:
+        _complain(str(error), 1)
+    except KeyboardInterrupt:
+        _complain("Stopped. The same command goes on where it was.", 130)
+
+
+def _dispatch(words: list[str], view: View) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return
+    command, rest = words[0], words[1:]
+    if "=" in command:
+        tree = compose_tree(words)
+        run(settings_of(tree), plan_of(tree), view)
+    elif command == "resume" and len(rest) == 1:
+        settings, plan = read_folder(Path(rest[0]))
+        run(settings, plan, view)
+    elif command == "synth":
+        tree = compose_tree(rest)
+        synthesise(settings_of(tree).data, view)
+    elif command == "list":
+        _list()
+    else:
+        raise PlanError(f"mammo-sim does not know {' '.join(words)!r}.\n\n{USAGE}")
+
+
+def run(settings: Settings, plan: Plan, view: View) -> Path:
+    """Prepare the sites, run every arm, write the report; returns the page's path."""
+    resumed = claim_folder(settings, plan)
+    if resumed:
+        view.say(f"Going on with the run in {settings.folder}")
+    snapshots, synthetic = prepare_sites(settings.data, plan, view)
+    start = Path(settings.start_file) if settings.start_file else None
+    machine = Machine(device_of(settings), settings.threads or plan.threads, start)
+    laboratory = Laboratory(settings, plan, snapshots, machine, view, synthetic)
+    say_estimate(laboratory)
+    runs = run_arms(laboratory)
+    write_chosen_rates(runs, settings.folder)
+    with view.bar("report", 1) as bar:
+        page = make_report(laboratory, runs)
+        bar.move(1)
+    view.say(f"Report: {page}")
+    return page
+
+
+def _list() -> None:
+    from importlib.resources import files
+
+    from simulations.arms import ARMS
+
+    print("Experiments:")
+    for file in sorted(files("configs.experiment").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml") and file.name != "none.yaml":
+            comments = [
+                line.removeprefix("# ")
+                for line in file.read_text().splitlines()
+                if line.startswith("# ") and not line.startswith("# @")
+            ]
+            print(f"  {file.name.removesuffix('.yaml'):18} {comments[1]}")
+    print("Arms:")
+    for name, arm in ARMS.items():
+        print(f"  {name:18} {arm.title}")
+
+
+def _quiet_logs() -> None:
+    """Let warnings of the sites through, without Flower's own doubled lines."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    logging.getLogger("flwr").propagate = False
+
+
+def _complain(text: str, status: int) -> None:
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What `mammo-sim` is told beside the plan: arms, seeds, data, folders, machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from common.atomic import write_atomic
+from common.plan import Plan, PlanError, plan_from_json, plan_to_json
+from simulations.arms import check_arms
+
+_STRICT = ConfigDict(extra="forbid")
+_FILE, _PLAN = "experiment.json", "plan.json"
+_LOCAL = {"run_dir", "device", "threads", "backend"}
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataSettings:
+    """Where the virtual hospitals' images come from.
+
+    Attributes
+    ----------
+    kind : ``synthetic`` is generated; ``folders`` are images with a label table
+    root : of the archive; ``prepared`` gets manifests and caches
+    sites : names of the hospitals
+    patients : per synthetic site; None = the generator's default
+    importer : options of the ``image_folder`` importer, for ``folders``
+    luts : display LUT that each site's images of ``folders`` pass through
+    """
+
+    kind: Literal["synthetic", "folders"]
+    root: str
+    prepared: str
+    sites: tuple[str, ...]
+    workers: int = 2
+    seed: int = 0
+    patients: int | None = None
+    rows: int = 512
+    columns: int = 256
+    importer: dict[str, Any] = field(default_factory=dict)
+    luts: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Settings:
+    """One experiment; see ``configs/simulation.yaml`` for each field's meaning."""
+
+    name: str
+    title: str
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rates: tuple[float, ...]
+    compare: tuple[str, ...]
+    cross_site: bool
+    run_dir: str
+    start_file: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int | None
+    backend: Literal["in_process", "ray"]
+    extra_test: int
+    data: DataSettings
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return Path(self.run_dir)
+
+
+_SETTINGS = TypeAdapter(Settings)
+
+
+def settings_of(tree: dict[str, Any]) -> Settings:
+    """Check the part of a composed tree that is not the plan.
+
+    Raises
+    ------
+    PlanError
+        Naming each field that is wrong.
+    """
+    try:
+        settings = _SETTINGS.validate_python(
+            {key: value for key, value in tree.items() if key != "plan"}
+        )
+        check_arms(settings.arms)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise PlanError("The settings are not valid:\n  " + "\n  ".join(lines)) from None
+    except ValueError as error:
+        raise PlanError(str(error)) from None
+    if unknown := set(settings.compare) - set(settings.arms):
+        raise PlanError(f"compare names {', '.join(sorted(unknown))}, not in arms")
+    return settings
+
+
+def claim_folder(settings: Settings, plan: Plan) -> bool:
+    """Make a run folder ours, or find that it already is.
+
+    Returns
+    -------
+    True where it holds a part of this very experiment.
+
+    Raises
+    ------
+    PlanError
+        If it holds another experiment, or files of something else.
+    """
+    folder = settings.folder
+    document = json.dumps(asdict(settings), indent=2).encode()
+    if (folder / _FILE).is_file():
+        before, earlier = read_folder(folder)
+        changed = [
+            key
+            for key, value in asdict(before).items()
+            if key not in _LOCAL and value != asdict(settings)[key]
+        ]
+        if earlier.hash != plan.hash:
+            changed.append(f"plan ({earlier.hash[:12]}, now {plan.hash[:12]})")
+        if changed:
+            raise PlanError(
+                f"{folder} holds another run; different: {', '.join(changed)}. "
+                "Nothing was changed. Choose another folder with run_dir=..., "
+                "or delete this one."
+            )
+        return True
+    if folder.exists() and any(folder.iterdir()):
+        raise PlanError(
+            f"{folder} is not empty and no run of ours; choose another run_dir"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / _PLAN, plan_to_json(plan))
+    write_atomic(folder / _FILE, document)
+    return False
+
+
+def read_folder(folder: Path) -> tuple[Settings, Plan]:
+    """Read what a run folder was claimed for.
+
+    Raises
+    ------
+    PlanError
+        If there is no run in it.
+    """
+    if not (folder / _FILE).is_file():
+        raise PlanError(f"No run in {folder}: it has no {_FILE}")
+    settings = _SETTINGS.validate_json((folder / _FILE).read_bytes())
+    return settings, plan_from_json((folder / _PLAN).read_bytes())
