@@ -1,0 +1,87 @@
+"""The plan's canonical form, its checks, and its counting of rounds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.plan import (
+    PlanError,
+    Roster,
+    Split,
+    Start,
+    plan_from_json,
+    plan_to_json,
+    read_plan,
+)
+from common.plan_words import describe_plan
+from tests.support.hospitals import small_plan, small_stage
+
+
+def test_a_plan_survives_json_with_the_same_hash() -> None:
+    plan = small_plan(small_stage(rounds=2), small_stage("second", 3, sharing="slls"))
+    again = plan_from_json(plan_to_json(plan))
+    assert again == plan
+    assert again.hash == plan.hash
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
+    plan = small_plan()
+    document = json.loads(plan_to_json(plan))
+    backwards = json.dumps(dict(reversed(document.items()))).encode()
+    assert plan_from_json(backwards).hash == plan.hash
+
+
+def test_any_change_changes_the_hash() -> None:
+    plan = small_plan()
+    others = [replace(plan, seed=4), small_plan(small_stage(rounds=4))]
+    assert len({p.hash for p in [plan, *others]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("planted", 1), ("seed", "one"), ("stages", []), ("precision", "int8")],
+)
+def test_an_unknown_or_ill_typed_field_is_named(field: str, value: object) -> None:
+    document = json.loads(plan_to_json(small_plan())) | {field: value}
+    with pytest.raises(PlanError, match=field):
+        plan_from_json(json.dumps(document).encode())
+
+
+def test_rounds_are_numbered_over_stages() -> None:
+    plan = small_plan(small_stage(rounds=2), small_stage("second", 3))
+    assert plan.rounds == 5
+    assert [plan.stage_at(r) for r in range(6)] == [0, 0, 0, 1, 1, 1]
+    assert [plan.first_round(stage) for stage in (0, 1)] == [1, 3]
+    with pytest.raises(PlanError, match="beyond"):
+        plan.stage_at(6)
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be 1"):
+        Split(0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="each once"):
+        Roster(("a", "a"))
+    with pytest.raises(ValueError, match="not in sites"):
+        Roster(("a",), required=("b",))
+    with pytest.raises(ValueError, match="sha256"):
+        Start("checkpoint")
+    with pytest.raises(ValueError, match="trains nothing"):
+        small_stage(norm_mode="reestimate")
+
+
+def test_a_missing_plan_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="mammo-plan out="):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_the_words_say_what_travels_and_what_stays() -> None:
+    plan = small_plan(small_stage(sharing="fedbn_head"), small_stage("own", 1, sharing="local"))
+    words = "\n".join(describe_plan(plan))
+    assert "travels: convolution weights\n" in words
+    assert "stays at the site: BatchNorm scale and shift, BatchNorm statistics" in words
+    assert "nothing; this is local training" in words
+    assert plan.hash[:12] in words
