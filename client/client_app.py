@@ -14,7 +14,15 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.egress import pack_refusal, pack_reply
-from common.records import REQUEST_FIELDS, Code, Kind, Refusal, Reply, Request, WireError
+from common.records import (
+    REQUEST_FIELDS,
+    Code,
+    Kind,
+    Refusal,
+    Reply,
+    Request,
+    WireError,
+)
 from common.records import decode as decode_record
 
 log = logging.getLogger(__name__)
@@ -60,7 +68,9 @@ def make_client_app(connect: Connect) -> ClientApp:
     return app
 
 
-def _answer(kind: Kind, message: Message, context: Context, connect: Connect) -> Message:
+def _answer(
+    kind: Kind, message: Message, context: Context, connect: Connect
+) -> Message:
     try:
         fields, shared = decode_record(message.content, REQUEST_FIELDS[kind])
         reply = connect(context.node_config).answer(Request(kind, fields, shared))
@@ -77,7 +87,10 @@ def _refuse(code: Code, message: Message, error: Exception) -> Message:
     reply, reference = pack_refusal(code, message)
     expected = isinstance(error, Refusal)
     log.warning(
-        "refused with %s, reference %s: %s", code.name, reference, error if expected else
-        type(error).__name__, exc_info=None if expected else error,
+        "refused with %s, reference %s: %s",
+        code.name,
+        reference,
+        error if expected else type(error).__name__,
+        exc_info=None if expected else error,
     )
     return reply

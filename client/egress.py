@@ -37,4 +37,6 @@ def pack_refusal(code: Code, message: Message) -> tuple[Message, str]:
     The reply, and a random reference that the site's log carries beside the details.
     """
     reference = secrets.token_hex(4)
-    return Message(Error(int(code), f"reference {reference}"), reply_to=message), reference
+    return Message(
+        Error(int(code), f"reference {reference}"), reply_to=message
+    ), reference

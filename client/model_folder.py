@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from common.atomic import write_atomic
@@ -43,10 +44,14 @@ class ModelInfo:
     synthetic: bool
 
 
-def write_model_folder(folder: Path, tensors: Tensors, info: ModelInfo, plan: Plan) -> str:
+def write_model_folder(
+    folder: Path, tensors: Tensors, info: ModelInfo, plan: Plan
+) -> str:
     """Write a site's model; returns the hash of its tensors."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    content_hash = write_tensors(folder / _TENSORS, tensors, {"round": info.round}, 0o600)
+    content_hash = write_tensors(
+        folder / _TENSORS, tensors, {"round": info.round}, 0o600
+    )
     write_atomic(folder / _INFO, json.dumps(asdict(info), indent=2).encode(), 0o600)
     write_atomic(folder / _CARD, _card(info, plan, content_hash).encode(), 0o600)
     return content_hash
@@ -66,8 +71,7 @@ def read_model_folder(folder: Path) -> tuple[nn.Module, ModelInfo]:
     """
     info = ModelInfo(**json.loads((folder / _INFO).read_bytes()))
     arrays, _ = read_tensors(folder / _TENSORS)
-    spec = {k: tuple(v) if isinstance(v, list) else v for k, v in info.model.items()}
-    model = build_model(Model(**spec), seed=0)
+    model = build_model(TypeAdapter(Model).validate_python(info.model), seed=0)
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     load_exactly(model, tensors, set(model.state_dict()))
     return model.eval(), info
@@ -75,12 +79,13 @@ def read_model_folder(folder: Path) -> tuple[nn.Module, ModelInfo]:
 
 def preprocessing_of(info: ModelInfo) -> Preprocessing:
     """Return how images must be prepared for the model."""
-    values = info.preprocessing | {"modalities": tuple(info.preprocessing["modalities"])}
-    return Preprocessing(**values)
+    return TypeAdapter(Preprocessing).validate_python(info.preprocessing)
 
 
 def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
-    data = "SYNTHETIC images; not for use on people" if info.synthetic else "real images"
+    data = (
+        "SYNTHETIC images; not for use on people" if info.synthetic else "real images"
+    )
     return f"""# Model card: {info.plan}, round {info.round}, site {info.site}
 
 **Not a medical device.** For research only. Trained on {data}.

@@ -52,7 +52,9 @@ class Resident:
     start_file : local file of the plan's start, or None
     """
 
-    def __init__(self, plan: Plan, device: torch.device, start_file: Path | None) -> None:
+    def __init__(
+        self, plan: Plan, device: torch.device, start_file: Path | None
+    ) -> None:
         self.plan = plan
         self.device = device
         self._start_file = start_file
@@ -70,9 +72,8 @@ class Resident:
             spec = self.plan.stages[number]
             if spec.model not in self._models:
                 built = build_model(spec.model, self.plan.seed)
-                self._models[spec.model] = built.to(
-                    self.device, memory_format=torch.channels_last
-                )
+                built.to(self.device)
+                self._models[spec.model] = built.to(memory_format=torch.channels_last)
             model = self._models[spec.model]
             rule = contract(model, spec)
             self._stages[number] = StageModel(model, rule, assign_parts(model))

@@ -105,7 +105,9 @@ def train(
         inside += time.perf_counter() - began
     mean = float(torch.stack(losses).mean()) if losses else math.nan
     if losses and not math.isfinite(mean):
-        raise Refusal(Code.NOT_FINITE, "the training loss is not finite; lower the rate")
+        raise Refusal(
+            Code.NOT_FINITE, "the training loss is not finite; lower the rate"
+        )
     return Trained(mean, images_seen, inside)
 
 
@@ -113,7 +115,7 @@ def optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, np.ndarray]:
     """Return the optimiser's state as named arrays, ``<parameter>/<slot>``."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[object, str] = {p: name for name, p in model.named_parameters()}
     return {
         f"{names[parameter]}/{slot}": value.detach().cpu().numpy().copy()
         for parameter, slots in optimizer.state.items()
@@ -123,7 +125,9 @@ def optimizer_tensors(
 
 
 def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, np.ndarray]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, np.ndarray],
 ) -> None:
     """Give an optimiser the state that `optimizer_tensors` returned."""
     parameters = dict(model.named_parameters())

@@ -59,7 +59,9 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, object]]:
         If the file is absent, cut short, or its tensors do not match their hash.
     """
     if not path.is_file():
-        raise CheckpointError(f"No tensor file {path.name}: it was never written or moved")
+        raise CheckpointError(
+            f"No tensor file {path.name}: it was never written or moved"
+        )
     try:
         with safe_open(path, framework="numpy") as stream:
             metadata = json.loads((stream.metadata() or {}).get("mammofed", "{}"))

@@ -14,26 +14,54 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from common.canonical import canonical_json, sha256_hex
-from common.parts import Part, parse_sharing
+from common.stages import (
+    STRICT,
+    Augmentation,
+    Fraction,
+    Model,
+    NonNegative,
+    Objective,
+    Optimizer,
+    PositiveFloat,
+    PositiveInt,
+    Slug,
+    Stage,
+    Work,
+)
 
-_STRICT = ConfigDict(extra="forbid")
-
-PositiveInt = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+__all__ = [
+    "Aggregation",
+    "Augmentation",
+    "Evaluation",
+    "Model",
+    "Objective",
+    "Optimizer",
+    "Plan",
+    "PlanError",
+    "Preprocessing",
+    "Roster",
+    "Slug",
+    "Split",
+    "Stage",
+    "Start",
+    "Target",
+    "Work",
+    "plan_from_json",
+    "plan_from_mapping",
+    "plan_to_json",
+    "read_plan",
+]
 
 
 class PlanError(ValueError):
     """A plan that cannot be used; the text names the field and the remedy."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Roster:
     """Which hospitals take part, and how many a round needs.
 
@@ -64,7 +92,7 @@ class Roster:
         return self
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Target:
     """What counts as positive. Importers record facts; only this decides.
 
@@ -84,7 +112,7 @@ class Target:
     ] = ("pathology", "registry", "dataset")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Preprocessing:
     """How pixels become the cached image; part of the cache's identity.
 
@@ -105,7 +133,7 @@ class Preprocessing:
     columns: PositiveInt = 64
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Split:
     """Shares of patients; each patient's part depends on its key and ``seed`` only."""
 
@@ -122,28 +150,7 @@ class Split:
         return self
 
 
-@dataclass(frozen=True, config=_STRICT)
-class Model:
-    """A backbone and its named head; see ``common.models.build_model``.
-
-    Attributes
-    ----------
-    widths, blocks : of ``resnet_small`` only; empty = that model's default
-    head : name of the head; a new name in a later stage starts a new head
-    mean, scale : the input is ``(x - mean) / scale`` with x in [0, 1]
-    """
-
-    name: Slug = "resnet_small"
-    widths: tuple[PositiveInt, ...] = ()
-    blocks: tuple[PositiveInt, ...] = ()
-    channels: Literal[1, 3] = 1
-    head: Slug = "malignancy"
-    outputs: PositiveInt = 1
-    mean: float = 0.2
-    scale: PositiveFloat = 0.2
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Start:
     """Where the first stage's weights come from.
 
@@ -157,121 +164,13 @@ class Start:
     @model_validator(mode="after")
     def _checkpoint_is_hashed(self) -> Start:
         if (self.kind == "checkpoint") != bool(self.sha256):
-            raise ValueError("start.sha256 belongs to start.kind=checkpoint, and only there")
-        return self
-
-
-@dataclass(frozen=True, config=_STRICT)
-class Optimizer:
-    """The local optimiser.
-
-    Attributes
-    ----------
-    state : ``reset`` = new optimiser each round; ``keep`` = carried on at the site
-    schedule : over the rounds of the stage; ``cosine`` falls to zero
-    proximal : weight mu of FedProx, (mu/2) * squared distance of shared trainable
-        tensors to the received ones (Li et al. 2020); 0 = FedAvg
-    """
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: PositiveFloat = 0.05
-    momentum: Fraction = 0.9
-    weight_decay: NonNegative = 1e-4
-    state: Literal["reset", "keep"] = "reset"
-    schedule: Literal["constant", "cosine"] = "constant"
-    proximal: NonNegative = 0.0
-
-
-@dataclass(frozen=True, config=_STRICT)
-class Objective:
-    """The local loss: its name in ``client.objectives`` and what that one takes.
-
-    Attributes
-    ----------
-    pos_weight : weight of the positive class, or ``site`` = negatives / positives
-        among the site's training images
-    """
-
-    name: Literal["ce"] = "ce"
-    pos_weight: PositiveFloat | Literal["site"] = "site"
-    label_smoothing: Fraction = 0.0
-
-
-@dataclass(frozen=True, config=_STRICT)
-class Augmentation:
-    """Random changes of the training images, drawn per image on the device.
-
-    Attributes
-    ----------
-    rotation : degrees, uniform in [-rotation, rotation]
-    shift : share of the image size; zoom : share; gamma : of ln(gamma)
-    noise : standard deviation in units of [0, 1]
-    flip : probability of turning the image upside down
-    """
-
-    rotation: NonNegative = 0.0
-    shift: NonNegative = 0.0
-    zoom: NonNegative = 0.0
-    gamma: NonNegative = 0.0
-    noise: NonNegative = 0.0
-    flip: Fraction = 0.0
-
-
-@dataclass(frozen=True, config=_STRICT)
-class Work:
-    """How much a site trains in one round: epochs over its data, or steps."""
-
-    unit: Literal["epochs", "steps"] = "epochs"
-    amount: PositiveInt = 1
-    batch_size: PositiveInt = 32
-    drop_last: bool = True
-
-
-@dataclass(frozen=True, config=_STRICT)
-class Stage:
-    """One part of a run with one model, one sharing preset and one objective.
-
-    Attributes
-    ----------
-    sharing : preset name or four letters ``s``/``l`` for trunk, norm_affine,
-        norm_stats, head; see ``common.parts``
-    trainable : parts that the local optimiser moves; empty with ``reestimate``
-    norm_mode : ``batch``, ``frozen`` (running statistics stand still) or
-        ``reestimate`` (a label-free pass replaces them)
-    """
-
-    name: Slug
-    rounds: PositiveInt
-    sharing: str = "fedbn_head"
-    trainable: tuple[Literal["trunk", "norm_affine", "head"], ...] = (
-        "trunk",
-        "norm_affine",
-        "head",
-    )
-    norm_mode: Literal["batch", "frozen", "reestimate"] = "batch"
-    task: Literal["malignancy"] = "malignancy"
-    model: Model = field(default_factory=Model)
-    objective: Objective = field(default_factory=Objective)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    work: Work = field(default_factory=Work)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Stage:
-        parse_sharing(self.sharing)
-        if (self.norm_mode == "reestimate") != (not self.trainable):
             raise ValueError(
-                f"stage {self.name}: norm_mode=reestimate trains nothing "
-                "(trainable=[]), and every other mode trains something"
+                "start.sha256 belongs to start.kind=checkpoint, and only there"
             )
         return self
 
-    def sharing_letters(self) -> dict[Part, bool]:
-        """Tell for each part whether the server averages it."""
-        return parse_sharing(self.sharing)
 
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Aggregation:
     """How replies are weighted, and what makes one absurd.
 
@@ -288,7 +187,7 @@ class Aggregation:
     round_timeout: PositiveFloat = 86_400.0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Evaluation:
     """The evaluation protocol, the same for every arm.
 
@@ -308,7 +207,7 @@ class Evaluation:
     minimum_class: PositiveInt = 10
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Plan:
     """Everything a federation agrees on.
 

@@ -36,8 +36,7 @@ def describe_plan(plan: Plan) -> list[str]:
         f"Images: {', '.join(pre.modalities)}, {pre.rows} x {pre.columns} pixels, "
         f"VOI {pre.voi}, crop {pre.crop}",
         f"Patients: {split.train:.0%} train, {split.validation:.0%} validation, "
-        f"{split.test:.0%} test"
-        + (", official splits kept" if split.official else ""),
+        f"{split.test:.0%} test" + (", official splits kept" if split.official else ""),
         f"Start: {_start(plan)}",
     ]
     if plan.smoke_test:
@@ -79,4 +78,6 @@ def _describe_stage(number: int, stage: Stage) -> list[str]:
 def _start(plan: Plan) -> str:
     if plan.start.kind == "checkpoint":
         return f"{plan.start.source or 'a checkpoint'} ({plan.start.sha256[:12]})"
-    return {"random": "random weights", "imagenet": "ImageNet's weights"}[plan.start.kind]
+    return {"random": "random weights", "imagenet": "ImageNet's weights"}[
+        plan.start.kind
+    ]

@@ -74,7 +74,8 @@ def check_reply(
     norm = math.sqrt(total)
     if limits.maximum_update_norm and norm > limits.maximum_update_norm:
         raise BadReply(
-            f"update norm {norm:.3g} is above the plan's {limits.maximum_update_norm:.3g}"
+            f"update norm {norm:.3g} is above the plan's bound, "
+            f"{limits.maximum_update_norm:.3g}"
         )
     return norm
 
@@ -85,7 +86,9 @@ def weight_shares(counts: Sequence[int]) -> list[float]:
     return [count / total for count in counts]
 
 
-def average(updates: Sequence[Mapping[str, np.ndarray]], shares: Sequence[float]) -> Tensors:
+def average(
+    updates: Sequence[Mapping[str, np.ndarray]], shares: Sequence[float]
+) -> Tensors:
     """Average tensors in site order, in float64, back in their own type.
 
     Parameters

@@ -143,7 +143,9 @@ def greet(
     return {site: found[site] for site in plan.roster.sites}, hellos
 
 
-def _disagreement(hello: Mapping[str, Value], plan: Plan, fingerprint: str) -> str | None:
+def _disagreement(
+    hello: Mapping[str, Value], plan: Plan, fingerprint: str
+) -> str | None:
     if hello["version"] != plan.version:
         return f"runs mammofed {hello['version']}, the plan is for {plan.version}"
     if hello["plan"] != plan.hash:

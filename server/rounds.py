@@ -1,15 +1,13 @@
-"""Our round loop: handshake, rounds over all stages, closing; resumable at every point.
+"""Our round loop: handshake, rounds over all stages, closing; resumable anywhere.
 
-Flower's strategies start at round 1 and keep nothing; this loop reads its state from the
-last checkpoint, so a killed run goes on with the same command.
+Flower's strategies start at round 1 and keep nothing; this loop reads its state from
+the last checkpoint, so a killed run goes on with the same command.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from flwr.serverapp import Grid
 
 from common.atomic import write_atomic
 from common.checkpoint import Tensors
-from common.contract import Contract, tensor_hash
+from common.contract import tensor_hash
 from common.handshake import federation_fingerprint
 from common.models import build_model
 from common.models.start import initial_tensors
@@ -27,13 +25,11 @@ from common.observer import Observer
 from common.plan import Plan
 from common.records import Request, Value
 from common.sharing import contract
-from server.aggregation import BadReply, average, check_reply, weight_shares
+from server.aggregation import average
 from server.checkpoints import Checkpoints, RunState
-from server.ledger import Entry
-from server.participation import Answer, RunFailed, ask, greet, require_quorum
+from server.participation import RunFailed, ask, greet, require_quorum
+from server.replies import Metrics, judge, ledger_entries, metrics_of
 from server.selection import select_round
-
-METRICS = ("roc_auc", "average_precision", "validation_loss")
 
 
 @dataclass(frozen=True)
@@ -71,10 +67,11 @@ class Federation:
         self._folder = folder
         self._start_file = start_file
         self._observer = observer
-        self._counts: dict[str, str] = {}
+        self._bands: dict[str, str] = {}
         self._checkpoints = Checkpoints(folder / "checkpoints", plan.hash)
         self._contracts = [
-            contract(build_model(stage.model, plan.seed), stage) for stage in plan.stages
+            contract(build_model(stage.model, plan.seed), stage)
+            for stage in plan.stages
         ]
 
     def run(self, grid: Grid) -> Outcome:
@@ -89,7 +86,7 @@ class Federation:
         state = self._checkpoints.newest() or self._begin()
         fingerprint = federation_fingerprint(self._contracts)
         nodes, hellos = greet(grid, self._plan, state.run, fingerprint)
-        self._counts = {site: str(hello["counts"]) for site, hello in hellos.items()}
+        self._bands = {site: str(hello["counts"]) for site, hello in hellos.items()}
         write_atomic(
             self._folder / "handshake.json", json.dumps(hellos, indent=2).encode()
         )
@@ -106,7 +103,9 @@ class Federation:
         return self._finish(grid, nodes, state)
 
     def _begin(self) -> RunState:
-        initial = initial_tensors(self._plan, self._plan.stages[0].model, self._start_file)
+        initial = initial_tensors(
+            self._plan, self._plan.stages[0].model, self._start_file
+        )
         shared = {key: initial[key].numpy() for key in self._contracts[0].shared}
         state = RunState(
             run=f"{self._plan.id}-{secrets.token_hex(4)}",
@@ -118,7 +117,9 @@ class Federation:
         self._checkpoints.save(state, ())
         return state
 
-    def _play_round(self, grid: Grid, nodes: dict[str, int], state: RunState) -> RunState:
+    def _play_round(
+        self, grid: Grid, nodes: dict[str, int], state: RunState
+    ) -> RunState:
         round_ = state.round + 1
         number = self._plan.stage_at(round_)
         rule = self._contracts[number]
@@ -131,29 +132,30 @@ class Federation:
         answers = ask(grid, requests, str(round_), limit)
         by_site = {site: answers[node] for site, node in nodes.items()}
 
-        norms, reasons = self._judge(by_site, shared, rule)
-        counted = [site for site in self._plan.roster.sites if site in norms]
-        shares = self._shares(counted, by_site)
+        judged = judge(by_site, shared, rule, self._plan)
         ledger = [
             *state.ledger,
-            *self._entries(round_, number, by_site, norms, shares, reasons),
+            *ledger_entries(judged, self._plan, rule, round_, self._bands),
         ]
-        require_quorum(self._plan.roster, counted, ledger, round_)
-        updates = [by_site[site].shared for site in counted]
-        averaged = average(updates, [shares[site] for site in counted])
+        require_quorum(self._plan.roster, judged.counted, ledger, round_)
+        averaged = average(
+            [by_site[site].shared for site in judged.counted],
+            [judged.shares[site] for site in judged.counted],
+        )
         merged = {**shared, **averaged}
-        local = {
-            site: round_ if site in norms else state.local_rounds[state.round][site]
-            for site in nodes
-        }
+        before = state.local_rounds[state.round]
+        evaluated = {state.round: judged.metrics()} if state.round else {}
         return RunState(
             run=state.run,
             round=round_,
             shared=merged,
             shared_hash=tensor_hash(merged, merged),
-            history=self._with_metrics(state, by_site),
-            losses={**state.losses, round_: _losses(by_site)},
-            local_rounds={**state.local_rounds, round_: local},
+            history={**state.history, **evaluated},
+            losses={**state.losses, round_: judged.losses()},
+            local_rounds={
+                **state.local_rounds,
+                round_: {s: round_ if s in judged.norms else before[s] for s in nodes},
+            },
             ledger=ledger,
         )
 
@@ -185,87 +187,6 @@ class Federation:
             "fingerprint": rule.fingerprint,
         }
         return Request("train", fields, {key: state.shared[key] for key in rule.sent})
-
-    def _judge(
-        self, answers: Mapping[str, Answer], sent: Tensors, rule: Contract
-    ) -> tuple[dict[str, float], dict[str, str]]:
-        norms: dict[str, float] = {}
-        reasons: dict[str, str] = {}
-        fixed_hash = tensor_hash(sent, rule.fixed)
-        for site, answer in answers.items():
-            if answer.fields is None:
-                reasons[site] = answer.reason or "no reply"
-                continue
-            try:
-                if answer.fields["site"] != site:
-                    raise BadReply("the reply names another site")
-                norms[site] = check_reply(
-                    answer.fields,
-                    answer.shared,
-                    sent,
-                    rule,
-                    self._plan.aggregation,
-                    fixed_hash,
-                )
-            except BadReply as error:
-                reasons[site] = str(error)
-        return norms, reasons
-
-    def _shares(self, counted: list[str], answers: Mapping[str, Answer]) -> dict[str, float]:
-        if not counted:
-            return {}
-        weight = self._plan.aggregation.weight
-        counts = [
-            1 if weight == "uniform" else int(_fields(answers[site])[weight])
-            for site in counted
-        ]
-        return dict(zip(counted, weight_shares(counts), strict=True))
-
-    def _entries(
-        self,
-        round_: int,
-        number: int,
-        answers: Mapping[str, Answer],
-        norms: Mapping[str, float],
-        shares: Mapping[str, float],
-        reasons: Mapping[str, str],
-    ) -> list[dict[str, object]]:
-        stage, unit = self._plan.stages[number], self._plan.aggregation.weight
-        entries = []
-        for site in self._plan.roster.sites:
-            fields = answers[site].fields or {}
-            entry = Entry(
-                stage=stage.name,
-                round=round_,
-                site=site,
-                expected=True,
-                configured=True,
-                replied=answers[site].replied,
-                counted=site in norms,
-                counts=self._counts[site],
-                samples=_int(fields.get("patients" if unit == "uniform" else unit)),
-                weight_share=shares.get(site),
-                update_norm=norms.get(site) if self._contracts[number].sent else None,
-                seconds=_float(fields.get("seconds")),
-                step_seconds=_float(fields.get("step_seconds")),
-                reason=reasons.get(site),
-            )
-            entries.append(entry.to_json())
-        return entries
-
-    def _with_metrics(
-        self, state: RunState, answers: Mapping[str, Answer]
-    ) -> dict[int, dict[str, dict[str, float | None]]]:
-        if not state.round:
-            return state.history
-        return {
-            **state.history,
-            state.round: {
-                site: {name: _float(answer.fields[name]) for name in METRICS}
-                for site, answer in answers.items()
-                if answer.fields is not None
-            },
-        }
 
     def _select(self, state: RunState) -> int | None:
         first = self._plan.first_round(len(self._plan.stages) - 1)
@@ -303,7 +224,7 @@ class Federation:
         state: RunState,
         chosen: RunState,
         role: str,
-    ) -> dict[str, dict[str, float | None]]:
+    ) -> dict[str, Metrics]:
         rule = self._contracts[self._plan.stage_at(chosen.round)]
         shared = {key: chosen.shared[key] for key in rule.sent}
         requests = {}
@@ -332,24 +253,7 @@ class Federation:
                 + ". Mend the sites, then resume."
             )
         return {
-            site: {name: _float(_fields(answers[node])[name]) for name in METRICS}
+            site: metrics_of(answered)
             for site, node in nodes.items()
+            if (answered := answers[node].fields) is not None
         }
-
-
-def _fields(answer: Answer) -> Mapping[str, Value]:
-    assert answer.fields is not None
-    return answer.fields
-
-
-def _losses(answers: Mapping[str, Answer]) -> dict[str, float | None]:
-    return {site: _float((a.fields or {}).get("loss")) for site, a in answers.items()}
-
-
-def _float(value: Value | None) -> float | None:
-    number = math.nan if value is None else float(value)
-    return number if math.isfinite(number) else None
-
-
-def _int(value: Value | None) -> int | None:
-    return None if value is None else int(value)

@@ -1,4 +1,4 @@
-"""The cross-site matrix: A's finished model, with A's local part, on B's test images."""
+"""The cross-site matrix: A's finished model, own part included, on B's test images."""
 
 from __future__ import annotations
 

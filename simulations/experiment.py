@@ -50,7 +50,9 @@ def run_arms(laboratory: Laboratory) -> dict[str, list[Finished]]:
     runs: dict[str, list[Finished]] = {}
     for arm in laboratory.settings.arms:
         if ARMS[arm].after:
-            runs[arm] = [_restatistics(laboratory, run) for run in runs[ARMS[arm].after]]
+            runs[arm] = [
+                _restatistics(laboratory, run) for run in runs[ARMS[arm].after]
+            ]
             continue
         first, *others = laboratory.settings.seeds
         best = _search(laboratory, arm, first)
@@ -140,7 +142,9 @@ def _restatistics(laboratory: Laboratory, source: Finished) -> Finished:
     """
     arm = "fedavg_local_stats"
     name = source.folders["selected"].name
-    parts = {role: _restatistics_of(laboratory, source, arm, name, role) for role in ROLES}
+    parts = {
+        role: _restatistics_of(laboratory, source, arm, name, role) for role in ROLES
+    }
     outcome = {
         "selected": source.outcome["selected"],
         "last": source.outcome["last"],

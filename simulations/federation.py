@@ -1,4 +1,4 @@
-"""One federation of virtual hospitals in one process: the deployed apps, another Grid."""
+"""One federation of virtual hospitals in one process: the deployed apps, called."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def sessions_of(
     resident = Resident(plan, machine.device, machine.start_file)
     sessions: dict[str, Session] = {}
     for site in plan.roster.sites:
-        folders = SiteFolders(folder / "sites" / site / "state", folder / "sites" / site)
+        folders = SiteFolders(
+            folder / "sites" / site / "state", folder / "sites" / site
+        )
         sessions[site] = SiteSession(
             site,
             plan,

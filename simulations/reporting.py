@@ -64,7 +64,8 @@ def make_report(laboratory: Laboratory, runs: Mapping[str, list[Finished]]) -> P
         "paired": paired_entries(mains, _pairs(laboratory), statistics, units),
         "cross_site": cross_site,
         "ledger": [
-            {**entry, "arm": arm} for arm, run in mains.items()
+            {**entry, "arm": arm}
+            for arm, run in mains.items()
             for entry in run.outcome["ledger"]
         ],
         "status": _status(mains.values()),

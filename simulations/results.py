@@ -1,7 +1,7 @@
 """From the scores in each site's folder to the numbers of report.json.
 
-Only a simulation may do this: it reads per-patient scores of several hospitals, which in
-a deployment never leave them.
+Only a simulation may do this: it reads per-patient scores of several hospitals, which
+in a deployment never leave them.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class DataSettings:
     rows: int = 512
     columns: int = 256
     importer: dict[str, Any] = field(default_factory=dict)
-    luts: dict[str, dict[str, float]] = field(default_factory=dict)
+    luts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -89,7 +89,9 @@ def settings_of(tree: dict[str, Any]) -> Settings:
         check_arms(settings.arms)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise PlanError("The settings are not valid:\n  " + "\n  ".join(lines)) from None
+        raise PlanError(
+            "The settings are not valid:\n  " + "\n  ".join(lines)
+        ) from None
     except ValueError as error:
         raise PlanError(str(error)) from None
     if unknown := set(settings.compare) - set(settings.arms):

@@ -57,7 +57,8 @@ class SiteDataset:
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
         """Return float32 targets [image] of labelled rows."""
-        return self.rows["target"].to_numpy(np.float32, na_value=np.nan)[indices]
+        values = self.rows["target"].to_numpy(np.float32, na_value=np.nan)
+        return np.asarray(values[indices])
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
         """Read uint16 [image, row, column] in the order asked for."""

@@ -13,20 +13,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits [batch, outputs] and targets [batch] in [0, 1] to a scalar loss."""
 
 
-def build_objective(objective: Objective, negatives: int, positives: int) -> Loss:
-    """Build the local loss of a stage.
+def positive_weight(objective: Objective, negatives: int, positives: int) -> float:
+    """Return the weight of positive images: the plan's, or negatives / positives.
 
     Parameters
     ----------
-    objective : of the stage
-    negatives, positives : training images of this site, for ``pos_weight: site``
-
-    Returns
-    -------
-    A function of (logits, targets).
+    negatives, positives : training images of this site, for ``pos_weight: site``; a
+        site with one class only weighs 1
     """
-    if objective.pos_weight == "site":
-        pos_weight = negatives / positives if negatives and positives else 1.0
-    else:
-        pos_weight = float(objective.pos_weight)
-    return cross_entropy(pos_weight, objective.label_smoothing)
+    if objective.pos_weight != "site":
+        return float(objective.pos_weight)
+    return negatives / positives if negatives and positives else 1.0
+
+
+def build_objective(objective: Objective, negatives: int, positives: int) -> Loss:
+    """Build the local loss of a stage; a function of (logits, targets)."""
+    weight = positive_weight(objective, negatives, positives)
+    return cross_entropy(weight, objective.label_smoothing)

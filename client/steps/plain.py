@@ -43,7 +43,10 @@ def plain_step(
     if proximal and received:
         parameters = dict(model.named_parameters())
         distance = torch.stack(
-            [(parameters[name] - sent).square().sum() for name, sent in received.items()]
+            [
+                (parameters[name] - sent).square().sum()
+                for name, sent in received.items()
+            ]
         ).sum()
         total = loss + 0.5 * proximal * distance
     total.backward()  # type: ignore[no-untyped-call]

@@ -79,7 +79,9 @@ def test_a_missing_plan_file_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_the_words_say_what_travels_and_what_stays() -> None:
-    plan = small_plan(small_stage(sharing="fedbn_head"), small_stage("own", 1, sharing="local"))
+    plan = small_plan(
+        small_stage(sharing="fedbn_head"), small_stage("own", 1, sharing="local")
+    )
     words = "\n".join(describe_plan(plan))
     assert "travels: convolution weights\n" in words
     assert "stays at the site: BatchNorm scale and shift, BatchNorm statistics" in words

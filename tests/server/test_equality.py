@@ -16,7 +16,12 @@ from client.data.dataset import TRAIN, build_dataset, draw_batches
 from common.models import build_model
 from common.plan import Optimizer, Plan, Work
 from common.seeds import derive_seed
-from tests.support.hospitals import AUGMENTATION, MemorySnapshot, small_plan, small_stage
+from tests.support.hospitals import (
+    AUGMENTATION,
+    MemorySnapshot,
+    small_plan,
+    small_stage,
+)
 from tests.support.runs import model_tensors, play
 
 
@@ -33,7 +38,9 @@ def central_training(plan: Plan, site: str) -> dict[str, np.ndarray]:
         seed = [plan.seed, site, stage.name, round_]
         if optimizer is None or stage.optimizer.state == "reset":
             optimizer = make_optimizer(model, stage.optimizer)
-        batches = draw_batches(rows, stage.work, derive_seed(seed[0], "order", *seed[1:]))
+        batches = draw_batches(
+            rows, stage.work, derive_seed(seed[0], "order", *seed[1:])
+        )
         draws = torch.Generator().manual_seed(
             derive_seed(seed[0], "augmentation", *seed[1:])
         )
@@ -58,7 +65,9 @@ def central_training(plan: Plan, site: str) -> dict[str, np.ndarray]:
     return {key: value.numpy() for key, value in model.state_dict().items()}
 
 
-def make_optimizer(model: torch.nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: torch.nn.Module, settings: Optimizer
+) -> torch.optim.Optimizer:
     if settings.name == "sgd":
         return torch.optim.SGD(
             model.parameters(),

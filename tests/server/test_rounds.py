@@ -206,7 +206,9 @@ def test_a_stage_may_reestimate_statistics_and_train_nothing(tmp_path: Path) -> 
     assert not np.array_equal(alpha[mean], beta[mean])
 
 
-def test_the_ledger_weighs_by_patients_and_records_banded_counts(tmp_path: Path) -> None:
+def test_the_ledger_weighs_by_patients_and_records_banded_counts(
+    tmp_path: Path,
+) -> None:
     machine = replace(MACHINE, policies={"beta": SitePolicy(counts="banded")})
     outcome = play(small_plan(), tmp_path, machine=machine)
     first = {e["site"]: e for e in outcome.state.ledger if e["round"] == 1}
@@ -251,5 +253,5 @@ def test_the_outcome_is_written_and_matches_the_state(tmp_path: Path) -> None:
 def test_a_new_head_must_have_the_size_of_its_name(tmp_path: Path) -> None:
     other = small_stage("more", 1, model=Model("resnet_tiny", outputs=2))
     plan: Plan = small_plan(small_stage(rounds=1), other)
-    with pytest.raises(ValueError, match="head of its own|a name of its own"):
+    with pytest.raises(ValueError, match="a name of its own"):
         play(plan, tmp_path)

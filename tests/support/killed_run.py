@@ -1,4 +1,4 @@
-"""A run that kills its own process at a chosen point: ``python -m ... FOLDER PHASE``."""
+"""A run that kills itself: ``python -m tests.support.killed_run DIR PHASE``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PHASES = {
     "local_state": Phase("common.checkpoint", "write_atomic", 5, "state/", half=True),
     "between_stages_at_the_coordinator": Phase("server.rounds", "next_shared", 1),
     "between_stages_at_a_site": Phase("client.session", "next_local", 2),
-    "closing": Phase("client.session", "write_model_folder", 4),
+    "closing": Phase("client.session", "write_model", 4),
 }
 
 

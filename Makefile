@@ -1,0 +1,49 @@
+# mammofed. `make` or `make help` lists what there is.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   set up, run a federation of four virtual hospitals, write a report"
+	@echo "make test   set up, lint, check types, run all tests"
+	@echo "make lint   only lint, format check and types"
+	@echo "make clean  delete the environment and caches; data/ and runs/ stay"
+
+demo: $(VENV)/.core
+	$(BIN)/mammo-sim experiment=demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# A stamp per kind of installation: nothing is installed again until a file here changes.
+$(VENV)/.core: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory $(VENV)/.made
+	@echo "Installing mammofed: about 3 GB to download, 6 GB on disk, mostly PyTorch."
+	$(PIP) install --quiet --editable . --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory $(VENV)/.made
+	@echo "Installing mammofed, its tests and Ray: about 3 GB to download, 6 GB on disk."
+	$(PIP) install --quiet --editable ".[dev,ray]" --constraint constraints.txt
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	"mammofed needs Python 3.11 or newer; this is " + sys.version.split()[0] + \
+	". Name another one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

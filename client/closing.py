@@ -1,0 +1,86 @@
+"""What a site keeps of a finished run: its own model and its own scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from client.data.dataset import VALIDATION, SiteDataset
+from client.evaluation import choose_threshold, prior_odds
+from client.local_round import class_counts
+from client.model_folder import ModelInfo, write_model_folder
+from client.objectives import positive_weight
+from client.resident import StageModel
+from common.plan import Plan
+
+
+def write_scores(
+    folder: Path, scores: pd.DataFrame, dataset: SiteDataset, plan: Plan, stage: int
+) -> dict[str, float | None]:
+    """Write the image scores of each population; they never leave the site.
+
+    Parameters
+    ----------
+    folder : gets ``<population>.parquet``
+    scores : as `client.evaluation.score_images` gives them, validation and test
+
+    Returns
+    -------
+    Operating point of each population, chosen on validation; None without one.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    weight = positive_weight(plan.stages[stage].objective, *class_counts(dataset))
+    thresholds: dict[str, float | None] = {}
+    for population, rows in scores.groupby("population", sort=True):
+        name = str(population)
+        train_odds, site_odds = prior_odds(dataset, name, weight, plan)
+        rows.assign(train_odds=train_odds, site_odds=site_odds).to_parquet(
+            folder / f"{name}.parquet", index=False
+        )
+        chosen = choose_threshold(
+            rows[rows["part"] == VALIDATION],
+            plan.target.unit,
+            plan.evaluation.at_specificity,
+        )
+        thresholds[name] = None if math.isnan(chosen) else chosen
+    return thresholds
+
+
+def write_model(
+    folder: Path,
+    current: StageModel,
+    plan: Plan,
+    *,
+    run: str,
+    site: str,
+    round_: int,
+    role: str,
+    thresholds: dict[str, float | None],
+    synthetic: bool,
+) -> str:
+    """Write shared and own part together to ``<folder>/<plan>/<round>/``.
+
+    Returns
+    -------
+    Hash of the tensors.
+    """
+    stage = current.contract.stage
+    info = ModelInfo(
+        plan=plan.id,
+        plan_hash=plan.hash,
+        run=run,
+        site=site,
+        round=round_,
+        role=role,
+        sharing=stage.sharing,
+        model=asdict(stage.model),
+        preprocessing=asdict(plan.preprocessing),
+        thresholds=thresholds,
+        unit=plan.target.unit,
+        synthetic=synthetic,
+    )
+    tensors = current.take(tuple(current.model.state_dict()))
+    return write_model_folder(folder / plan.id / str(round_), tensors, info, plan)

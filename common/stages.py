@@ -1,0 +1,153 @@
+"""One stage of a plan: model, sharing, objective, optimiser, work.
+
+`common.plan` puts stages and everything else together; import from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from common.parts import Part, parse_sharing
+
+STRICT = ConfigDict(extra="forbid")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Model:
+    """A backbone and its named head; see ``common.models.build_model``.
+
+    Attributes
+    ----------
+    widths, blocks : of ``resnet_small`` only; empty = that model's default
+    head : name of the head; a new name in a later stage starts a new head
+    mean, scale : the input is ``(x - mean) / scale`` with x in [0, 1]
+    """
+
+    name: Slug = "resnet_small"
+    widths: tuple[PositiveInt, ...] = ()
+    blocks: tuple[PositiveInt, ...] = ()
+    channels: Literal[1, 3] = 1
+    head: Slug = "malignancy"
+    outputs: PositiveInt = 1
+    mean: float = 0.2
+    scale: PositiveFloat = 0.2
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optimizer:
+    """The local optimiser.
+
+    Attributes
+    ----------
+    state : ``reset`` = new optimiser each round; ``keep`` = carried on at the site
+    schedule : over the rounds of the stage; ``cosine`` falls to zero
+    proximal : weight mu of FedProx, (mu/2) * squared distance of shared trainable
+        tensors to the received ones (Li et al. 2020); 0 = FedAvg
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: PositiveFloat = 0.05
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 1e-4
+    state: Literal["reset", "keep"] = "reset"
+    schedule: Literal["constant", "cosine"] = "constant"
+    proximal: NonNegative = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Objective:
+    """The local loss: its name in ``client.objectives`` and what that one takes.
+
+    Attributes
+    ----------
+    pos_weight : weight of the positive class, or ``site`` = negatives / positives
+        among the site's training images
+    """
+
+    name: Literal["ce"] = "ce"
+    pos_weight: PositiveFloat | Literal["site"] = "site"
+    label_smoothing: Fraction = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Augmentation:
+    """Random changes of the training images, drawn per image on the device.
+
+    Attributes
+    ----------
+    rotation : degrees, uniform in [-rotation, rotation]
+    shift : share of the image size; zoom : share; gamma : of ln(gamma)
+    noise : standard deviation in units of [0, 1]
+    flip : probability of turning the image upside down
+    """
+
+    rotation: NonNegative = 0.0
+    shift: NonNegative = 0.0
+    zoom: NonNegative = 0.0
+    gamma: NonNegative = 0.0
+    noise: NonNegative = 0.0
+    flip: Fraction = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Work:
+    """How much a site trains in one round: epochs over its data, or steps."""
+
+    unit: Literal["epochs", "steps"] = "epochs"
+    amount: PositiveInt = 1
+    batch_size: PositiveInt = 32
+    drop_last: bool = True
+
+
+@dataclass(frozen=True, config=STRICT)
+class Stage:
+    """One part of a run with one model, one sharing preset and one objective.
+
+    Attributes
+    ----------
+    sharing : preset name or four letters ``s``/``l`` for trunk, norm_affine,
+        norm_stats, head; see ``common.parts``
+    trainable : parts that the local optimiser moves; empty with ``reestimate``
+    norm_mode : ``batch``, ``frozen`` (running statistics stand still) or
+        ``reestimate`` (a label-free pass replaces them)
+    """
+
+    name: Slug
+    rounds: PositiveInt
+    sharing: str = "fedbn_head"
+    trainable: tuple[Literal["trunk", "norm_affine", "head"], ...] = (
+        "trunk",
+        "norm_affine",
+        "head",
+    )
+    norm_mode: Literal["batch", "frozen", "reestimate"] = "batch"
+    task: Literal["malignancy"] = "malignancy"
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    work: Work = field(default_factory=Work)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        parse_sharing(self.sharing)
+        if (self.norm_mode == "reestimate") != (not self.trainable):
+            raise ValueError(
+                f"stage {self.name}: norm_mode=reestimate trains nothing "
+                "(trainable=[]), and every other mode trains something"
+            )
+        return self
+
+    def sharing_letters(self) -> dict[Part, bool]:
+        """Tell for each part whether the server averages it."""
+        return parse_sharing(self.sharing)

@@ -1,0 +1,140 @@
+"""What the answers of a round amount to: who counts, with what share, and why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.checkpoint import Tensors
+from common.contract import Contract, tensor_hash
+from common.plan import Plan
+from common.records import Value
+from server.aggregation import BadReply, check_reply, weight_shares
+from server.ledger import Entry
+from server.participation import Answer
+
+METRICS = ("roc_auc", "average_precision", "validation_loss")
+Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on the answers of one round.
+
+    Attributes
+    ----------
+    answers : by site, in roster order
+    norms : L2 norm of the update of each site that counts, in roster order
+    reasons : why the others do not count
+    shares : of each site that counts, summing to 1
+    """
+
+    answers: Mapping[str, Answer]
+    norms: Mapping[str, float]
+    reasons: Mapping[str, str]
+    shares: Mapping[str, float]
+
+    @property
+    def counted(self) -> list[str]:
+        """Sites whose update enters the average, in roster order."""
+        return list(self.norms)
+
+    def losses(self) -> Metrics:
+        """Return the training loss by site; None where there was no training."""
+        return {
+            site: number((answer.fields or {}).get("loss"))
+            for site, answer in self.answers.items()
+        }
+
+    def metrics(self) -> dict[str, Metrics]:
+        """Return the validation metrics of the round before, of sites that replied."""
+        return {
+            site: metrics_of(answer.fields)
+            for site, answer in self.answers.items()
+            if answer.fields is not None
+        }
+
+
+def judge(
+    answers: Mapping[str, Answer], sent: Tensors, rule: Contract, plan: Plan
+) -> Judgement:
+    """Check every answer; a bad one is refused with a reason and the rest goes on.
+
+    Parameters
+    ----------
+    answers : by site, in roster order
+    sent : all shared tensors that the round started from
+    rule : contract of the round's stage
+    """
+    norms: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    fixed_hash = tensor_hash(sent, rule.fixed)
+    for site, answer in answers.items():
+        if answer.fields is None:
+            reasons[site] = answer.reason or "no reply"
+            continue
+        try:
+            if answer.fields["site"] != site:
+                raise BadReply("the reply names another site")
+            norms[site] = check_reply(
+                answer.fields, answer.shared, sent, rule, plan.aggregation, fixed_hash
+            )
+        except BadReply as error:
+            reasons[site] = str(error)
+    weight = plan.aggregation.weight
+    counts = [1 if weight == "uniform" else _count(answers[s], weight) for s in norms]
+    shares = dict(zip(norms, weight_shares(counts), strict=True))
+    return Judgement(answers, norms, reasons, shares)
+
+
+def ledger_entries(
+    judged: Judgement, plan: Plan, rule: Contract, round_: int, bands: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Write down a round, one entry per expected site.
+
+    Parameters
+    ----------
+    bands : how each site releases counts, ``exact`` or ``banded``
+    """
+    weight = plan.aggregation.weight
+    unit = "patients" if weight == "uniform" else weight
+    entries = []
+    for site, answer in judged.answers.items():
+        fields = answer.fields or {}
+        samples = fields.get(unit)
+        entry = Entry(
+            stage=rule.stage.name,
+            round=round_,
+            site=site,
+            expected=True,
+            configured=True,
+            replied=answer.replied,
+            counted=site in judged.norms,
+            samples=None if samples is None else int(samples),
+            counts=bands[site],
+            weight_share=judged.shares.get(site),
+            update_norm=judged.norms.get(site) if rule.sent else None,
+            seconds=number(fields.get("seconds")),
+            step_seconds=number(fields.get("step_seconds")),
+            reason=judged.reasons.get(site),
+        )
+        entries.append(entry.to_json())
+    return entries
+
+
+def metrics_of(fields: Mapping[str, Value]) -> Metrics:
+    """Pick the validation metrics out of a reply; None where undefined or withheld."""
+    return {name: number(fields[name]) for name in METRICS}
+
+
+def number(value: Value | None) -> float | None:
+    """Return a finite number, or None."""
+    found = math.nan if value is None else float(value)
+    return found if math.isfinite(found) else None
+
+
+def _count(answer: Answer, name: str) -> int:
+    assert answer.fields is not None
+    return int(answer.fields[name])
