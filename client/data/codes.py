@@ -1,0 +1,78 @@
+"""Every reason code a row of the manifest can carry, and what it means.
+
+``X_`` excluded by rule: the file is fine, but it is not what we train on.
+``Q_`` quarantined: the file is broken or cannot be read here.
+``W_`` remark on a row that is used all the same.
+"""
+
+from __future__ import annotations
+
+REASONS: dict[str, str] = {
+    "X_PROCESSING": "raw image for processing; its presentation twin is used",
+    "X_DBT": "tomosynthesis or another multi-frame object",
+    "X_SPOT": "spot compression",
+    "X_MAG": "magnification view",
+    "X_SPECIMEN": "specimen radiograph",
+    "X_STEREO": "stereotactic or biopsy image",
+    "X_TANGENTIAL": "tangential, nipple in profile, inframammary or anterior view",
+    "X_PARTIAL": "declared a partial view of the breast",
+    "X_QC": "quality control image or phantom",
+    "X_SECONDARY_CAPTURE": "secondary capture; allowed with film: true",
+    "X_NOT_IMAGE": "report, presentation state, directory or text: no pixels",
+    "X_NOT_MG": "not a mammogram",
+    "X_COLOUR": "colour image",
+    "X_SUBTRACTED": "recombined contrast image; only the low-energy one is used",
+    "X_DUPLICATE": "the same bytes are already in the archive under another name",
+    "X_CONFLICT": "the same bytes stand under several names with other labels",
+    "X_NO_SIDE": "neither header nor table tells left from right",
+    "X_NO_VIEW": "neither header nor table tells the view",
+    "X_NO_PATIENT": "no patient known, so no honest split; see smoke_test",
+    "X_8BIT": "8-bit or colour raster; accept with allow_8bit: true",
+    "Q_NOT_DICOM": "no DICOM preamble and file meta information",
+    "Q_NO_SYNTAX": "the file does not name its transfer syntax",
+    "Q_TRUNCATED": "fewer pixels than the header declares",
+    "Q_TOO_LARGE": "declared or real size above the cap",
+    "Q_FRAMES": "the numbers of frames contradict each other",
+    "Q_STRUCTURE": "the DICOM structure cannot be parsed",
+    "Q_SYNTAX": "no pinned decoder for this transfer syntax",
+    "Q_CODESTREAM": "the compressed pixels are corrupt",
+    "Q_HEADER": "an element that is needed is missing or impossible",
+    "Q_CONTAINER": "an archive (gz, zip) instead of an image; unpack it first",
+    "Q_EMPTY": "the file holds no byte",
+    "Q_UNREADABLE": "the file cannot be opened, or is no plain file",
+    "Q_UID_CONFLICT": "several files with one SOP instance UID and other content",
+    "Q_CHANGED": "the file is not the one that was imported; import again",
+    "Q_BLANK": "all pixels are equal",
+    "Q_CRASH": "a decoder crashed on this file",
+    "Q_TIMEOUT": "a decoder hung on this file (reserved)",
+    "W_PADDED": "more pixel bytes than the header declares; the rest is ignored",
+    "W_VALUE": "an element has a value that its type does not allow",
+    "W_RANGE": "pixels beyond BitsStored; clipped",
+    "W_CHARSET": "unknown character set",
+    "W_VOI": "VOI LUT or window unusable; the stored range is used",
+    "W_SIDE": "header and table disagree on the side; the header is used",
+}
+
+
+class Rejected(Exception):  # noqa: N818 - a verdict on one file, not a failure
+    """One file cannot be used. Carries a code, never a value of the file.
+
+    Attributes
+    ----------
+    code : key of `REASONS`
+    stage : ``read``, ``classify``, ``decode`` or ``preprocess``
+    exception_type : class name of what was caught, empty if a rule decided
+    """
+
+    def __init__(self, code: str, stage: str, exception_type: str = "") -> None:
+        if code not in REASONS:
+            raise KeyError(f"{code} is no reason code of client.data.codes")
+        super().__init__(f"{code} at {stage}: {REASONS[code]}")
+        self.code = code
+        self.stage = stage
+        self.exception_type = exception_type
+
+    @property
+    def status(self) -> str:
+        """``excluded`` for a rule, ``quarantined`` for a broken file."""
+        return "excluded" if self.code.startswith("X_") else "quarantined"

@@ -1,0 +1,290 @@
+"""Walk an archive: every file found becomes one row, whatever it is.
+
+Importers differ in what they take from tables. What they share is here: walking,
+reading headers, pseudonyms, duplicates, the order of exams.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import pandas as pd
+
+from client.data.codes import Rejected
+from client.data.dicom_header import MAX_FILE_BYTES, Header, read_header
+from client.data.dicom_rules import classify, facts
+from client.data.manifest import (
+    LABEL_FIELDS,
+    empty_row,
+    linkage_frame,
+    manifest_frame,
+)
+from client.data.pseudonyms import Pseudonymiser
+from common.canonical import sha256_of_file
+
+_PLAIN = "".join(chr(code) for code in range(32, 127) if chr(code) != "%")
+
+
+class ImporterError(ValueError):
+    """An archive or its options cannot be imported; the text says what to change."""
+
+
+@dataclass
+class Imported:
+    """What an importer returns.
+
+    Attributes
+    ----------
+    manifest, linkage : see `client.data.manifest`
+    notes : counts that are no rows, such as table rows without a file
+    """
+
+    manifest: pd.DataFrame
+    linkage: pd.DataFrame
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Found:
+    """One file while it is imported; original identifiers stay in memory.
+
+    Attributes
+    ----------
+    path : relative to the archive
+    uid : SOP instance UID, empty if unknown
+    patient, exam : identifiers, empty if unknown; `exam` orders by `exam_date`
+    facts : manifest fields known so far
+    remarks : ``W_`` codes
+    verdict : why the file is not used, or None
+    """
+
+    path: Path
+    sha256: str = ""
+    reader: str = "dicom"
+    uid: str = ""
+    patient: str = ""
+    exam: str = ""
+    exam_date: str = ""
+    accession: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    remarks: set[str] = field(default_factory=set)
+    verdict: Rejected | None = None
+
+
+def encode_path(path: Path) -> str:
+    """Write a relative path as printable ASCII; a file name may be no valid text."""
+    return quote_from_bytes(os.fsencode(path), safe=_PLAIN)
+
+
+def decode_path(text: str) -> Path:
+    """Invert `encode_path`."""
+    return Path(os.fsdecode(unquote_to_bytes(text)))
+
+
+def walk(root: Path, skip: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yield every file below an archive as a relative path, in a fixed order.
+
+    Raises
+    ------
+    ImporterError
+        If there is no such folder.
+    """
+    if not root.is_dir():
+        raise ImporterError(f"No archive folder {root}.")
+    left_out = {path.resolve() for path in skip}
+    for folder, folders, names in os.walk(root):
+        folders.sort(key=os.fsencode)
+        for name in sorted(names, key=os.fsencode):
+            path = Path(folder) / name
+            if not left_out or path.resolve() not in left_out:
+                yield path.relative_to(root)
+
+
+def load(root: Path, path: Path) -> tuple[Found, bytes]:
+    """Read a file; one that cannot be read comes with its verdict and no bytes."""
+    found = Found(path)
+    full = root / path
+    try:
+        if not full.is_file():
+            raise Rejected("Q_UNREADABLE", "read")
+        if full.stat().st_size > MAX_FILE_BYTES:
+            found.sha256 = sha256_of_file(full)
+            raise Rejected("Q_TOO_LARGE", "read")
+        content = full.read_bytes()
+    except Rejected as verdict:
+        found.verdict = verdict
+        return found, b""
+    except OSError as error:
+        found.verdict = Rejected("Q_UNREADABLE", "read", type(error).__name__)
+        return found, b""
+    found.sha256 = hashlib.sha256(content).hexdigest()
+    return found, content
+
+
+def scan_dicom(
+    root: Path,
+    pseudonymiser: Pseudonymiser,
+    *,
+    film: bool = False,
+    skip: Iterable[Path] = (),
+) -> list[Found]:
+    """Read the header of every file below `root`.
+
+    Parameters
+    ----------
+    film : digitised film: secondary captures are wanted
+    skip : files that are tables of the archive, not images
+    """
+    return [_scan_one(root, path, pseudonymiser, film) for path in walk(root, skip)]
+
+
+def finish(
+    files: list[Found],
+    site: str,
+    dataset: str,
+    pseudonymiser: Pseudonymiser,
+    *,
+    sides_required: bool = True,
+    notes: dict[str, int] | None = None,
+) -> Imported:
+    """Judge what needs the whole archive, and replace identifiers by pseudonyms.
+
+    Parameters
+    ----------
+    sides_required : an image without laterality or view is excluded
+    """
+    _judge_duplicates(files)
+    _judge(files, "X_NO_PATIENT", lambda file: not file.patient)
+    if sides_required:
+        _judge(files, "X_NO_SIDE", lambda file: not file.facts.get("laterality"))
+        _judge(files, "X_NO_VIEW", lambda file: not file.facts.get("view"))
+    orders = _exam_orders(files)
+    manifest, linkage, taken = [], [], set()
+    for file in files:
+        row_id = pseudonymiser.row(file.uid or f"path:{encode_path(file.path)}")
+        if row_id in taken:
+            row_id = pseudonymiser.row(f"{file.uid} path:{encode_path(file.path)}")
+        taken.add(row_id)
+        keys = _keys(file, pseudonymiser) | {"exam_order": orders.get(_exam_of(file))}
+        manifest.append(
+            empty_row()
+            | file.facts
+            | keys
+            | {"row_id": row_id, "site": site, "dataset": dataset}
+            | _status(file)
+        )
+        linkage.append(_linkage(file, row_id))
+    counted = {"files": len(files)} | (notes or {})
+    return Imported(manifest_frame(manifest), linkage_frame(linkage), counted)
+
+
+def _scan_one(
+    root: Path, path: Path, pseudonymiser: Pseudonymiser, film: bool
+) -> Found:
+    found, content = load(root, path)
+    if found.verdict is not None:
+        return found
+    try:
+        header = read_header(content)
+        _take_identifiers(found, header)
+        found.remarks = header.remarks
+        found.facts = facts(header, film=film)
+        model = header.text("ManufacturerModelName")
+        if model:  # a free text: only its being the same matters
+            found.facts["model"] = f"model-{pseudonymiser.label('model', model)}"
+        classify(header, film=film)
+    except Rejected as verdict:
+        found.verdict = verdict
+    except Exception as error:
+        found.verdict = Rejected("Q_STRUCTURE", "classify", type(error).__name__)
+    return found
+
+
+def _take_identifiers(found: Found, header: Header) -> None:
+    found.uid = header.text("SOPInstanceUID")
+    study = header.text("StudyInstanceUID")
+    # Some public exports carry no patient: then an exam is all one can keep together.
+    found.patient = header.text("PatientID") or (f"study:{study}" if study else "")
+    found.exam = study or header.text("AccessionNumber")
+    found.exam_date = header.text("StudyDate")
+    found.accession = header.text("AccessionNumber")
+
+
+def _judge(files: list[Found], code: str, broken: Callable[[Found], bool]) -> None:
+    for file in files:
+        if file.verdict is None and broken(file):
+            file.verdict = Rejected(code, "classify")
+
+
+def _judge_duplicates(files: list[Found]) -> None:
+    groups: dict[str, list[Found]] = {}
+    for file in files:
+        if file.verdict is None:
+            groups.setdefault(file.uid or file.sha256, []).append(file)
+    for same in groups.values():
+        labels = {tuple(map(file.facts.get, LABEL_FIELDS)) for file in same}
+        if len({file.sha256 for file in same}) > 1:
+            doubted, code = same, "Q_UID_CONFLICT"
+        elif len(labels) > 1:
+            doubted, code = same, "X_CONFLICT"
+        else:
+            doubted, code = same[1:], "X_DUPLICATE"
+        for file in doubted:
+            file.verdict = Rejected(code, "classify")
+
+
+def _exam_of(file: Found) -> tuple[str, str]:
+    return file.patient, file.exam
+
+
+def _exam_orders(files: list[Found]) -> dict[tuple[str, str], int | None]:
+    """Rank each patient's exams by date; unknown where a date is missing."""
+    dates: dict[str, dict[str, str]] = {}
+    for file in files:
+        if file.patient:
+            dates.setdefault(file.patient, {})[file.exam] = file.exam_date
+    orders: dict[tuple[str, str], int | None] = {}
+    for patient, exams in dates.items():
+        known = len(exams) == 1 or all(exams.values())
+        ranked = sorted(exams, key=lambda exam: (exams[exam], exam))
+        for rank, exam in enumerate(ranked):
+            orders[patient, exam] = rank if known else None
+    return orders
+
+
+def _keys(file: Found, pseudonymiser: Pseudonymiser) -> dict[str, str | None]:
+    if not file.patient:
+        return {}
+    side = file.facts.get("laterality")
+    return {
+        "patient_key": pseudonymiser.patient(file.patient),
+        "exam_key": pseudonymiser.exam(file.patient, file.exam),
+        "breast_key": pseudonymiser.breast(file.patient, file.exam, side)
+        if side
+        else None,
+    }
+
+
+def _status(file: Found) -> dict[str, str | None]:
+    if file.verdict is not None:
+        return {"status": file.verdict.status, "reason": file.verdict.code}
+    return {"status": "ok", "reason": " ".join(sorted(file.remarks)) or None}
+
+
+def _linkage(file: Found, row_id: str) -> dict[str, str]:
+    verdict = file.verdict
+    return {
+        "row_id": row_id,
+        "source_path": encode_path(file.path),
+        "sop_instance_uid": file.uid,
+        "file_sha256": file.sha256,
+        "reader": file.reader,
+        "stage": f"import:{verdict.stage}" if verdict else "",
+        "exception_type": verdict.exception_type if verdict else "",
+    }

@@ -1,0 +1,73 @@
+"""Importer ``hospital``: any tree of DICOM files, and a label table if there is one.
+
+Names and extensions of files mean nothing. Options, usually from a YAML file:
+
+    dataset: my_hospital
+    film: false
+    join: accession_number
+    table:
+      file: labels.csv
+      key: Accession
+      level: breast
+      source: pathology
+      columns: {laterality: Side, cancer_pathology: Result, density: ACR}
+      values: {cancer_pathology: {malignant: 1, benign: 0, pending: null}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from client.data.importers.archive import Imported, finish, scan_dicom
+from client.data.importers.join import Key, join
+from client.data.importers.tables import STRICT, LabelTable, read_options, table_path
+from client.data.pseudonyms import Pseudonymiser
+from common.plan import Slug
+
+
+@dataclass(frozen=True, config=STRICT)
+class HospitalOptions:
+    """Options of the importer.
+
+    Attributes
+    ----------
+    dataset : name of the data set
+    film : the archive holds digitised film: secondary captures are wanted
+    table : label table, or None: then nothing is known to be positive or negative
+    join : what the table's key is
+    """
+
+    dataset: Slug
+    film: bool = False
+    table: LabelTable | None = None
+    join: Key | None = None
+
+    @model_validator(mode="after")
+    def _table_is_joined(self) -> HospitalOptions:
+        if (self.table is None) != (self.join is None):
+            raise ValueError("table and join belong together: declare both or neither")
+        return self
+
+
+def import_archive(
+    root: Path, site: str, pseudonymiser: Pseudonymiser, options: Mapping[str, Any]
+) -> Imported:
+    """Import a folder of DICOM files; every file becomes a row.
+
+    Raises
+    ------
+    ImporterError
+        If options or label table cannot be used as declared.
+    """
+    settings: HospitalOptions = read_options(HospitalOptions, options, "hospital")
+    skip = [] if settings.table is None else [table_path(root, settings.table)]
+    files = scan_dicom(root, pseudonymiser, film=settings.film, skip=skip)
+    notes: dict[str, int] = {}
+    if settings.table is not None and settings.join is not None:
+        notes = join(files, root, settings.table, settings.join)
+    return finish(files, site, settings.dataset, pseudonymiser, notes=notes)

@@ -1,0 +1,144 @@
+"""Join a label table to the files of an archive on one declared key.
+
+The level at which a label was recorded decides how far it may spread. A key that fits
+several exams cannot tell which exam or breast its label belongs to: that is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from client.data.importers.archive import Found, ImporterError
+from client.data.importers.tables import LabelTable, read_rows, table_facts
+
+Key = Literal["sop_instance_uid", "accession_number", "relative_path", "patient_id"]
+
+_KEY_OF: dict[Key, Callable[[Found], str]] = {
+    "sop_instance_uid": lambda file: file.uid,
+    "accession_number": lambda file: file.accession,
+    "relative_path": lambda file: file.path.as_posix(),
+    "patient_id": lambda file: file.patient,
+}
+_NAMES_ONE_IMAGE = ("sop_instance_uid", "relative_path")
+_Entry = tuple[dict[str, Any], dict[str, str], int]
+
+
+def join(files: list[Found], root: Path, table: LabelTable, key: Key) -> dict[str, int]:
+    """Copy the table's facts to the files they are about.
+
+    Laterality and view of a header stay; a contradiction is remarked as ``W_SIDE``.
+    Patient and exam of the table, where declared, replace those of the header.
+
+    Returns
+    -------
+    counts ``table_rows_unmatched`` and ``files_unmatched``
+
+    Raises
+    ------
+    ImporterError
+        If rows with one key contradict each other, a side is missing where the label
+        is of a breast, or a key fits several exams.
+    """
+    by_side = table.level == "breast" and key not in _NAMES_ONE_IMAGE
+    entries = _entries(read_rows(root, table), table, key, by_side)
+    matched: dict[tuple[str, str], list[Found]] = {}
+    files_unmatched = 0
+    for file in files:
+        place = (_KEY_OF[key](file), _side(file) if by_side else "")
+        if place[0] and place in entries:
+            matched.setdefault(place, []).append(file)
+        else:
+            files_unmatched += file.verdict is None
+    if table.level in ("exam", "breast"):
+        _refuse_several_exams(matched, entries)
+    for place, same in matched.items():
+        for file in same:
+            _take(file, entries[place], table)
+    lines = {line for _, _, line in entries.values()}
+    used = {entries[place][2] for place in matched}
+    return {
+        "table_rows_unmatched": len(lines - used),
+        "files_unmatched": files_unmatched,
+    }
+
+
+def _side(file: Found) -> str:
+    return file.facts.get("laterality") or ""
+
+
+def _normalised(text: str, key: Key) -> str:
+    if key != "relative_path":
+        return text
+    return text.replace("\\", "/").removeprefix("./")
+
+
+def _entries(
+    rows: list[dict[str, str]], table: LabelTable, key: Key, by_side: bool
+) -> dict[tuple[str, str], _Entry]:
+    entries: dict[tuple[str, str], _Entry] = {}
+    conflicts, without_side = [], []
+    for line, (row, facts) in enumerate(
+        zip(rows, table_facts(rows, table), strict=True), start=2
+    ):
+        side = facts.get("laterality") or ""
+        if by_side and not side:
+            without_side.append(line)
+        sides = ("L", "R") if side == "B" else (side,)
+        for one in sides if by_side else ("",):
+            place = (_normalised(row[table.key], key), one)
+            entry = (facts, row, line)
+            if place in entries and _differ(entries[place], entry, table):
+                conflicts.append(line)
+            entries.setdefault(place, entry)
+    if without_side:
+        raise ImporterError(
+            f"Labels are of a breast, but {len(without_side)} rows of the table "
+            f"name no side, first in lines {without_side[:5]}. Map laterality."
+        )
+    if conflicts:
+        raise ImporterError(
+            f"{len(conflicts)} rows of the label table contradict an earlier row with "
+            f"the same key, first in lines {conflicts[:5]}. Keep one row for each."
+        )
+    return entries
+
+
+def _differ(first: _Entry, second: _Entry, table: LabelTable) -> bool:
+    columns = [column for column in (table.patient, table.exam) if column]
+    same_identity = all(first[1][name] == second[1][name] for name in columns)
+    return first[0] != second[0] or not same_identity
+
+
+def _refuse_several_exams(
+    matched: dict[tuple[str, str], list[Found]], entries: dict[tuple[str, str], _Entry]
+) -> None:
+    bad = [
+        entries[place][2]
+        for place, files in matched.items()
+        if len({(file.patient, file.exam) for file in files}) > 1
+    ]
+    if bad:
+        raise ImporterError(
+            f"{len(bad)} keys of the label table fit several exams, first in lines "
+            f"{sorted(bad)[:5]}, so their labels cannot be placed. Join on "
+            "accession_number, or on sop_instance_uid or relative_path."
+        )
+
+
+def _take(file: Found, entry: _Entry, table: LabelTable) -> None:
+    facts, row, _ = entry
+    for name, value in facts.items():
+        if value is None or (value == "B" and name == "laterality"):
+            continue
+        if name in ("laterality", "view") and file.facts.get(name):
+            if name == "laterality" and file.facts[name] != value:
+                file.remarks.add("W_SIDE")
+            continue
+        if name != "bits_stored" or file.reader == "raster":
+            file.facts[name] = value
+    if table.patient and row[table.patient]:
+        file.patient = row[table.patient]
+    if table.exam and row[table.exam]:
+        file.exam = row[table.exam]

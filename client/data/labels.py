@@ -1,0 +1,51 @@
+"""From recorded facts to the label of a plan: 1, 0 or unknown."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from common.plan import Target
+
+
+def label(rows: pd.DataFrame, target: Target) -> pd.Series:
+    """Label every row as the plan's target says; unknown is never 0.
+
+    Unknown is: no recorded fact; a source the target does not accept; BI-RADS 0, which
+    means "assessment incomplete"; a positive exam or patient, which does not tell the
+    breast (a negative one does). With ``unit=breast`` all images of a breast get one
+    label: 1 if any is 1, unknown if any is unknown, else 0.
+
+    Parameters
+    ----------
+    rows : manifest rows
+    target : field, rule, unit and accepted sources
+
+    Returns
+    -------
+    Int8 Series with the index of `rows`: 1, 0 or <NA>
+
+    Raises
+    ------
+    ValueError
+        If the unit is the breast and rows do not say which breast they show.
+    """
+    fact = rows[target.field].astype("Int64")
+    if target.field == "birads":
+        fact = fact.mask(fact == 0)
+    own = (fact >= target.at_least).astype("Int8")
+    own = own.mask(~rows["label_source"].isin(target.label_sources))
+    coarse = rows["label_level"].isin(("exam", "patient"))
+    own = own.mask(coarse & (own == 1).fillna(False))
+    return own if target.unit == "image" else _per_breast(own, rows["breast_key"])
+
+
+def _per_breast(own: pd.Series, breasts: pd.Series) -> pd.Series:
+    if breasts.isna().any():
+        raise ValueError(
+            f"{int(breasts.isna().sum())} rows have no breast key, but target.unit is "
+            "breast. Give the laterality in the label table, or use target.unit=image."
+        )
+    keys = breasts.to_numpy()
+    positive = (own == 1).fillna(False).groupby(keys).transform("max")
+    unknown = own.isna().groupby(keys).transform("max")
+    return positive.astype("Int8").mask(unknown & ~positive)

@@ -1,0 +1,170 @@
+"""A site's data, from the archive to prepared images: what simulation and client call.
+
+import_site(...)   archive -> manifest and linkage, once
+prepare_site(...)  manifest -> cache for one preprocessing
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from client.data.cache import Progress, prepare
+from client.data.importers import IMPORTERS, Imported, ImporterError
+from client.data.manifest import parquet_bytes, read_manifest, write_manifest
+from client.data.pseudonyms import Pseudonymiser, site_secret
+from client.data.snapshot import Snapshot
+from common.atomic import write_atomic
+from common.canonical import canonical_json, sha256_hex
+from common.plan import Preprocessing
+
+IMPORT_FILE = "import.json"
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import found, in numbers only.
+
+    Attributes
+    ----------
+    counts : files in total and by status, reason codes with ``reason:`` in front, and
+        what the importer notes; counts by status add up to ``files``
+    repeated : the folder already held exactly this
+    """
+
+    counts: dict[str, int]
+    repeated: bool
+
+
+def import_site(
+    importer_id: str,
+    archive_root: Path,
+    site_folder: Path,
+    site: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    secret: bytes | None = None,
+    synthetic: bool = False,
+) -> ImportSummary:
+    """Import an archive into a site folder, which is made if it is absent.
+
+    Parameters
+    ----------
+    importer_id : key of `client.data.importers.IMPORTERS`
+    archive_root : folder with the files; for ``synthetic`` that of the one site
+    site : name of the site
+    options : of the importer
+    secret : pseudonymisation secret of a virtual hospital; a real site draws its own.
+        For ``synthetic`` it is read from the archive's ``site.json``
+    synthetic : marks a given secret as derived
+
+    Raises
+    ------
+    ImporterError
+        If the importer is unknown or cannot use its input, or the folder already holds
+        another import. The same content again changes nothing.
+    """
+    if importer_id not in IMPORTERS:
+        raise ImporterError(
+            f"No importer {importer_id}. There are: {', '.join(sorted(IMPORTERS))}."
+        )
+    if importer_id == "synthetic" and secret is None:
+        secret, synthetic = _synthetic_secret(archive_root), True
+    site_folder.mkdir(parents=True, exist_ok=True)
+    site_folder.chmod(0o700)
+    pseudonymiser = Pseudonymiser(site_secret(site_folder, secret, synthetic=synthetic))
+    imported = IMPORTERS[importer_id](archive_root, site, pseudonymiser, options or {})
+    counts = _counts(imported)
+    facts = {"digest": _digest(imported), "importer": importer_id, "counts": counts}
+    done = site_folder / IMPORT_FILE
+    if done.is_file():
+        _refuse_other(json.loads(done.read_bytes()), facts, site_folder)
+        return ImportSummary(counts, repeated=True)
+    write_manifest(site_folder, imported.manifest, imported.linkage)
+    write_atomic(done, canonical_json(facts), mode=0o600)
+    return ImportSummary(counts, repeated=False)
+
+
+def prepare_site(
+    site_folder: Path,
+    archive_root: Path,
+    preprocessing: Preprocessing,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Snapshot:
+    """Prepare an imported site; see `client.data.cache.prepare`."""
+    return prepare(
+        site_folder, archive_root, preprocessing, workers=workers, progress=progress
+    )
+
+
+def site_counts(site_folder: Path) -> dict[str, int]:
+    """Count files by status and reason as they stand now, after any preparation."""
+    return status_counts(read_manifest(site_folder))
+
+
+def status_counts(manifest: pd.DataFrame) -> dict[str, int]:
+    """Count rows: ``ok``, ``excluded``, ``quarantined``, and each reason code."""
+    counts = {
+        status: int((manifest["status"] == status).sum())
+        for status in ("ok", "excluded", "quarantined")
+    }
+    codes = manifest["reason"].dropna().str.split().explode().value_counts()
+    return counts | {f"reason:{code}": int(codes[code]) for code in sorted(codes.index)}
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Read an importer's options from YAML.
+
+    Raises
+    ------
+    ImporterError
+        If the file is absent or no mapping.
+    """
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ImporterError(
+            f"Cannot read the options {path}: {type(error).__name__}."
+        ) from None
+    if not isinstance(options, dict):
+        raise ImporterError(f"{path} must hold a mapping of option to value.")
+    return options
+
+
+def _synthetic_secret(archive_root: Path) -> bytes:
+    path = archive_root / "site.json"
+    try:
+        return bytes.fromhex(json.loads(path.read_bytes())["secret"])
+    except (OSError, ValueError, KeyError):
+        raise ImporterError(
+            f"{path} is no site of the synthetic consortium. Make one: mammo-sim synth"
+        ) from None
+
+
+def _counts(imported: Imported) -> dict[str, int]:
+    return imported.notes | status_counts(imported.manifest)
+
+
+def _digest(imported: Imported) -> str:
+    tables = parquet_bytes(imported.manifest), parquet_bytes(imported.linkage)
+    return sha256_hex(b"".join(tables))
+
+
+def _refuse_other(
+    stored: dict[str, Any], facts: dict[str, Any], site_folder: Path
+) -> None:
+    if stored["digest"] != facts["digest"]:
+        raise ImporterError(
+            f"{site_folder} already holds another import ({stored['counts']['files']} "
+            f"files, importer {stored['importer']}); the archive, the table or the "
+            f"options have changed ({facts['counts']['files']} files now). Import into "
+            "a new site folder, or delete this one."
+        )

@@ -1,0 +1,72 @@
+"""Facts become labels by the plan's rule; unknown never becomes 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from client.data.labels import label
+from common.plan import Target
+
+IMAGE = Target(unit="image")
+
+
+def _rows(*facts: dict[str, Any]) -> pd.DataFrame:
+    base = {
+        "cancer_pathology": None,
+        "birads": None,
+        "label_source": "pathology",
+        "label_level": "breast",
+        "breast_key": None,
+    }
+    return pd.DataFrame([base | fact for fact in facts])
+
+
+def _labels(rows: pd.DataFrame, target: Target) -> list[int | None]:
+    found = label(rows, target)
+    assert str(found.dtype) == "Int8"
+    return [None if pd.isna(value) else int(value) for value in found]
+
+
+def test_unknown_stays_unknown() -> None:
+    rows = _rows({"cancer_pathology": 1}, {"cancer_pathology": 0}, {})
+    assert _labels(rows, IMAGE) == [1, 0, None]
+
+
+def test_source_that_the_plan_does_not_accept_is_unknown() -> None:
+    rows = _rows({"cancer_pathology": 0, "label_source": "assumed"})
+    assert _labels(rows, IMAGE) == [None]
+
+
+def test_birads_counts_from_the_threshold_and_0_is_incomplete() -> None:
+    target = Target(field="birads", at_least=4, unit="image")
+    rows = _rows(*[{"birads": score} for score in range(7)])
+    assert _labels(rows, target) == [None, 0, 0, 0, 1, 1, 1]
+
+
+def test_positive_exam_does_not_tell_the_breast_but_a_negative_one_does() -> None:
+    rows = _rows(
+        {"cancer_pathology": 1, "label_level": "exam"},
+        {"cancer_pathology": 0, "label_level": "exam"},
+    )
+    assert _labels(rows, IMAGE) == [None, 0]
+
+
+def test_breast_takes_the_worst_of_its_images() -> None:
+    rows = _rows(
+        {"cancer_pathology": 0, "breast_key": "mixed"},
+        {"cancer_pathology": 1, "breast_key": "mixed"},
+        {"cancer_pathology": 0, "breast_key": "half"},
+        {"breast_key": "half"},
+        {"cancer_pathology": 1, "breast_key": "known"},
+        {"breast_key": "known"},
+        {"cancer_pathology": 0, "breast_key": "healthy"},
+    )
+    assert _labels(rows, Target()) == [1, 1, None, None, 1, 1, 0]
+
+
+def test_breast_unit_needs_breasts() -> None:
+    with pytest.raises(ValueError, match="unit=image"):
+        label(_rows({"cancer_pathology": 0}), Target())
