@@ -1,8 +1,8 @@
 """The one place that builds a reply: an allow-list, and codes for errors.
 
 Everything that leaves a site passes `pack_reply` or `pack_refusal`. What is not named
-in ``common.records.REPLY_FIELDS`` raises instead of leaving; an error leaves as a number
-and a random reference, its text stays in the site's log.
+in ``common.records.REPLY_FIELDS`` raises instead of leaving; an error leaves as a
+number and a random reference, its text stays in the site's log.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ import secrets
 
 from flwr.app import Error, Message
 
-from common.records import ARRAYS, REPLY_FIELDS, Code, Reply, WireError, encode
+from common.records import (
+    ARRAYS,
+    REPLY_FIELDS,
+    Code,
+    Reply,
+    WireError,
+    encode,
+    pack_tensors,
+)
 
 
 def pack_reply(reply: Reply, message: Message) -> Message:
@@ -25,7 +33,7 @@ def pack_reply(reply: Reply, message: Message) -> Message:
     """
     if reply.shared and not ARRAYS[reply.kind]:
         raise WireError(f"a {reply.kind} reply carries no tensors")
-    content = encode(reply.fields, reply.shared, REPLY_FIELDS[reply.kind])
+    content = encode(reply.fields, pack_tensors(reply.shared), REPLY_FIELDS[reply.kind])
     return Message(content, reply_to=message)
 
 

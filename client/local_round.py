@@ -1,4 +1,4 @@
-"""One site's training in one round of a stage, from tensors in the model to moved ones."""
+"""One site's training in one round: the tensors in the model move."""
 
 from __future__ import annotations
 

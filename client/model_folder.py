@@ -100,8 +100,8 @@ def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
 | positive | {plan.target.field} >= {plan.target.at_least}, by {info.unit} |
 | image | {plan.preprocessing.rows} x {plan.preprocessing.columns}, VOI \
 {plan.preprocessing.voi}, crop {plan.preprocessing.crop} |
-| operating point | {info.thresholds} ({plan.evaluation.at_specificity:.0%} specificity \
-on validation) |
+| operating point | {info.thresholds} ({plan.evaluation.at_specificity:.0%} \
+specificity on validation) |
 | tensors | `{content_hash}` |
 
 The local part carries statistics of this site's images: treat the folder as

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,15 @@ from common.models import build_model
 from common.models.start import initial_tensors
 from common.plan import Model, Plan
 from common.sharing import assign_parts, contract, load_exactly
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """Look at an array as a tensor; for reading, also where the array is read-only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*not writable", category=UserWarning
+        )
+        return torch.from_numpy(array)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from client.evaluation import score_images, summarise
 from client.local_round import class_counts, loader_of, train_round
 from client.local_state import Generation, LocalState
 from client.policy import SitePolicy
-from client.resident import Resident, StageModel
+from client.resident import Resident, StageModel, as_tensor
 from common.contract import tensor_hash
 from common.handshake import federation_fingerprint
 from common.models.transitions import next_local, next_shared
@@ -127,7 +127,7 @@ class SiteSession:
         )
 
     def _time_one_step(self) -> float:
-        """Take one step on zeros, so that a plan that cannot run fails before round 1."""
+        """Take one step on zeros: a plan that cannot run fails before round 1."""
         stage = self._plan.stages[0]
         model = self._resident.stage(0).model
         pixels = self._plan.preprocessing
@@ -157,7 +157,8 @@ class SiteSession:
 
         current = self._resident.stage(now)
         self._require_announced(request, tensors, current)
-        current.put(tensors)
+        if not base or before != now:  # else evaluation has just put the same ones
+            current.put(tensors)
         trained, moved = train_round(
             self._resident, self._dataset, self._site, now, round_, moments, tensors
         )
@@ -201,12 +202,12 @@ class SiteSession:
         ]
         if wrong or len(request.shared) != len(rule.sent):
             raise Refusal(Code.FINGERPRINT, f"{len(wrong)} tensors do not fit")
-        tensors = {k: torch.from_numpy(v) for k, v in request.shared.items()}
+        tensors = {k: as_tensor(v) for k, v in request.shared.items()}
         if local:
             generation = state.read(local)
             fixed = state.read_fixed(self._plan.stages[stage].name)
-            tensors |= {k: torch.from_numpy(v) for k, v in generation.tensors.items()}
-            tensors |= {k: torch.from_numpy(v) for k, v in fixed.items()}
+            tensors |= {k: as_tensor(v) for k, v in generation.tensors.items()}
+            tensors |= {k: as_tensor(v) for k, v in fixed.items()}
         else:
             generation = Generation(0, "", {}, {})
             initial = self._resident.initial(stage)
@@ -219,7 +220,7 @@ class SiteSession:
     def _enter_stage(
         self, state: LocalState, before: int, now: int, tensors: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Carry tensors over to the next stage and keep those that it does not change."""
+        """Carry tensors over to the next stage; keep those that it does not change."""
         new = self._resident.stage(now).contract
         if before != now:
             old = self._resident.stage(before).contract

@@ -25,6 +25,7 @@ def write_tensors(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, object],
     mode: int = 0o644,
+    content_hash: str = "",
 ) -> str:
     """Write tensors and metadata as one file, atomically.
 
@@ -34,13 +35,14 @@ def write_tensors(
     tensors : contiguous or not; written in the order of their names
     metadata : plain JSON data; the content's hash is added under ``tensors``
     mode : permission bits
+    content_hash : of the tensors, if the caller has just computed it
 
     Returns
     -------
     The hash of the tensors, see `common.contract.tensor_hash`.
     """
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
-    content_hash = tensor_hash(ordered, ordered)
+    content_hash = content_hash or tensor_hash(ordered, ordered)
     header = {"mammofed": json.dumps({**metadata, "tensors": content_hash})}
     write_atomic(path, save(ordered, metadata=header), mode)
     return content_hash

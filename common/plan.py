@@ -4,8 +4,8 @@ A plan is a tree of frozen dataclasses. It is written as canonical JSON, and the
 of those bytes is its identity: every message carries that hash, every site stores the
 hash it approved, and a run folder refuses a plan with another one.
 
-Only what every hospital must agree on is in here. Data folders, devices, threads and run
-folders are local settings and never enter the hash.
+Only what every hospital must agree on is in here. Data folders, devices, threads and
+run folders are local settings and never enter the hash.
 """
 
 from __future__ import annotations

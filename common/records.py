@@ -8,6 +8,7 @@ imports it.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -163,12 +164,15 @@ class Refusal(Exception):  # noqa: N818  a refusal is an answer, not a fault
         self.code = code
 
 
+def pack_tensors(shared: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Pack tensors for Flower; the record may be part of any number of messages."""
+    return ArrayRecord({name: Array(shared[name]) for name in sorted(shared)})
+
+
 def encode(
-    fields: Mapping[str, Value],
-    shared: Mapping[str, np.ndarray],
-    schema: Mapping[str, type],
+    fields: Mapping[str, Value], shared: ArrayRecord, schema: Mapping[str, type]
 ) -> RecordDict:
-    """Pack fields and tensors for Flower.
+    """Pack fields and packed tensors for Flower.
 
     Raises
     ------
@@ -178,10 +182,9 @@ def encode(
     _check(fields, schema)
     numbers = {k: v for k, v in fields.items() if schema[k] is not str}
     words = {k: v for k, v in fields.items() if schema[k] is str}
-    arrays = {name: Array(shared[name]) for name in sorted(shared)}
     return RecordDict(
         {
-            "shared": ArrayRecord(arrays),
+            "shared": shared,
             "numbers": MetricRecord(numbers),  # type: ignore[arg-type]
             "words": ConfigRecord(words),  # type: ignore[arg-type]
         }
@@ -195,7 +198,7 @@ def decode(
 
     Returns
     -------
-    Fields and tensors; tensors are read-only views of the message where possible.
+    Fields and tensors; tensors are read-only views of the message.
 
     Raises
     ------
@@ -214,10 +217,25 @@ def decode(
     fields: dict[str, Value] = {**numbers, **words}  # type: ignore[dict-item]
     _check(fields, schema)
     try:
-        shared = {name: array.numpy() for name, array in arrays.items()}
+        shared = {name: _view(array) for name, array in arrays.items()}
     except (ValueError, TypeError, EOFError, OSError, MemoryError) as error:
         raise WireError(f"a tensor is unreadable ({type(error).__name__})") from None
     return fields, shared
+
+
+def _view(array: Array) -> np.ndarray:
+    """Look at a tensor inside its message: ``numpy.load`` without its copy."""
+    if array.stype != "numpy.ndarray":
+        raise ValueError("a tensor is serialised in another way than expected")
+    stream = io.BytesIO(array.data)
+    npy = np.lib.format
+    if npy.read_magic(stream) != (1, 0):
+        raise ValueError("a tensor has another version of the npy format")
+    shape, fortran, dtype = npy.read_array_header_1_0(stream)
+    if dtype.hasobject:
+        raise ValueError("a tensor holds objects")
+    flat = np.frombuffer(array.data, dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _check(fields: Mapping[str, Value], schema: Mapping[str, type]) -> None:

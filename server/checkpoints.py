@@ -58,7 +58,12 @@ class Checkpoints:
     def save(self, state: RunState, keep: Collection[int]) -> None:
         """Write a round, then delete the tensors of rounds that cannot be needed."""
         metadata = {"plan": self._plan_hash, "round": state.round}
-        content_hash = write_tensors(self._tensors(state.round), state.shared, metadata)
+        content_hash = write_tensors(
+            self._tensors(state.round),
+            state.shared,
+            metadata,
+            content_hash=state.shared_hash,
+        )
         document = asdict(replace(state, shared={})) | {
             "plan": self._plan_hash,
             "tensors": content_hash,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from common.plan import Plan, Roster
@@ -22,6 +22,7 @@ from common.records import (
     WireError,
     decode,
     encode,
+    pack_tensors,
 )
 from server.ledger import absences
 
@@ -55,16 +56,16 @@ def ask(
     -------
     An answer for every node of ``requests``.
     """
-    messages = [
-        Message(
-            encode(request.fields, request.shared, REQUEST_FIELDS[request.kind]),
-            node,
-            MESSAGE_TYPES[request.kind],
-            group_id=group,
-            ttl=timeout,
-        )
-        for node, request in requests.items()
-    ]
+    packed: dict[int, ArrayRecord] = {}  # most requests carry the very same tensors
+    messages = []
+    for node, request in requests.items():
+        identity = id(request.shared)
+        if identity not in packed:
+            packed[identity] = pack_tensors(request.shared)
+        schema = REQUEST_FIELDS[request.kind]
+        content = encode(request.fields, packed[identity], schema)
+        kind = MESSAGE_TYPES[request.kind]
+        messages.append(Message(content, node, kind, group_id=group, ttl=timeout))
     replies = list(grid.send_and_receive(messages, timeout=timeout))
     by_request = {reply.metadata.reply_to_message_id: reply for reply in replies}
     return {

@@ -124,9 +124,13 @@ class Federation:
         number = self._plan.stage_at(round_)
         rule = self._contracts[number]
         shared = self._enter_stage(state, number)
-        shared_hash = tensor_hash(shared, shared)
+        same = shared is state.shared
+        shared_hash = state.shared_hash if same else tensor_hash(shared, shared)
+        leaving = self._contracts[self._plan.stage_at(state.round)]
+        sent = {key: state.shared[key] for key in leaving.sent}
         requests = {
-            nodes[site]: self._train_request(state, site, shared_hash) for site in nodes
+            node: Request("train", self._asks(state, site, shared_hash), sent)
+            for site, node in nodes.items()
         }
         limit = self._plan.aggregation.round_timeout
         answers = ask(grid, requests, str(round_), limit)
@@ -172,11 +176,11 @@ class Federation:
         )
         return {key: tensor.numpy() for key, tensor in moved.items()}
 
-    def _train_request(self, state: RunState, site: str, shared_hash: str) -> Request:
+    def _asks(self, state: RunState, site: str, shared_hash: str) -> dict[str, Value]:
         """Ask for the next round; evaluation of the round before rides on it."""
         rule = self._contracts[self._plan.stage_at(state.round)]
         best = self._select(state)
-        fields: dict[str, Value] = {
+        return {
             "plan": self._plan.hash,
             "run": state.run,
             "round": state.round + 1,
@@ -186,7 +190,6 @@ class Federation:
             "shared_hash": shared_hash,
             "fingerprint": rule.fingerprint,
         }
-        return Request("train", fields, {key: state.shared[key] for key in rule.sent})
 
     def _select(self, state: RunState) -> int | None:
         first = self._plan.first_round(len(self._plan.stages) - 1)

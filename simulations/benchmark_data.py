@@ -1,4 +1,4 @@
-"""What the benchmark trains: hospitals in memory, one plan, and the loop to compare with.
+"""What the benchmark trains: hospitals in memory, a plan, the loop to compare with.
 
 The hospitals hold random uint16 images and go through the same labels, split and loader
 as prepared ones. One patient validates and one tests, so that evaluation, which is work
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,13 +77,16 @@ def hospitals(plan: Plan) -> Populations:
     """Make every site of a plan its own random images."""
     size = (plan.preprocessing.rows, plan.preprocessing.columns)
     return {
-        site: {site: cast(Snapshot, MemoryHospital(site, size))}
+        site: {site: cast(Snapshot, _hospital(site, size))}
         for site in plan.roster.sites
     }
 
 
 class MemoryHospital:
     """Stands in for a prepared `Snapshot`: the same rows, hash and read.
+
+    It is pickled by name, as cheaply as a snapshot on disk: a worker of Ray makes its
+    own once.
 
     Parameters
     ----------
@@ -91,6 +95,7 @@ class MemoryHospital:
     """
 
     def __init__(self, site: str, size: tuple[int, int]) -> None:
+        self._made_from = (site, size)
         self.hash = _key(f"images of {site}")
         self.folder = Path("memory")
         patients = enumerate(_patient_keys(site))
@@ -103,7 +108,16 @@ class MemoryHospital:
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Read uint16 [image, row, column]."""
-        return self._pixels[indices]
+        images: np.ndarray = self._pixels[indices]
+        return images
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _hospital, self._made_from
+
+
+@cache
+def _hospital(site: str, size: tuple[int, int]) -> MemoryHospital:
+    return MemoryHospital(site, size)
 
 
 def _patient_keys(site: str) -> list[str]:

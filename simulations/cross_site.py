@@ -52,14 +52,14 @@ def score_model(
     plan: Plan,
     unit: Unit,
     device: torch.device,
-    part: str = TEST,
+    parts: tuple[str, ...] = (TEST,),
 ) -> float | None:
     """Compute a model's ROC-AUC on one site's images; None with one class only."""
     dataset = build_dataset({population: snapshot}, plan)
     spec = plan.stages[-1].model
     loader = Loader(dataset, device, spec.mean, spec.scale, spec.channels)
     size = 2 * plan.stages[-1].work.batch_size
-    units = aggregate_units(score_images(model, loader, (part,), size), unit)
+    units = aggregate_units(score_images(model, loader, parts, size), unit)
     area = float(
         roc_auc(units["target"].to_numpy(np.int64), units["score"].to_numpy(np.float64))
     )

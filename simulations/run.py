@@ -14,6 +14,7 @@ from common.compose import compose_tree, plan_of
 from common.plan import Plan, PlanError
 from common.records import Refusal
 from server.participation import RunFailed
+from simulations.difficulty import measure_difficulty
 from simulations.estimate import say_estimate
 from simulations.experiment import (
     Laboratory,
@@ -24,8 +25,10 @@ from simulations.experiment import (
 from simulations.federation import Machine
 from simulations.progress import View
 from simulations.reporting import make_report
+from simulations.results import Finished
 from simulations.settings import Settings, claim_folder, read_folder, settings_of
 from simulations.sites import prepare_sites, synthesise
+from simulations.source import keep_source
 
 USAGE = """\
 mammo-sim experiment=NAME [FIELD=VALUE ...]   run an experiment, or go on with it
@@ -97,8 +100,21 @@ def run(settings: Settings, plan: Plan, view: View) -> Path:
     with view.bar("report", 1) as bar:
         page = make_report(laboratory, runs)
         bar.move(1)
+    finish(laboratory, runs)
     view.say(f"Report: {page}")
     return page
+
+
+def finish(laboratory: Laboratory, runs: dict[str, list[Finished]]) -> None:
+    """Do what some experiments are for, beside the report."""
+    settings, view = laboratory.settings, laboratory.view
+    first = runs[settings.arms[0]][0]
+    if settings.extra_test:
+        measure_difficulty(laboratory, first)
+    if settings.keep_source is not None:
+        folder = Path(settings.keep_source)
+        overrides = keep_source(first, folder, synthetic=laboratory.synthetic)
+        view.say("Start another run from this model with:\n  " + " ".join(overrides))
 
 
 def _list() -> None:

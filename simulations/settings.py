@@ -29,6 +29,7 @@ class DataSettings:
     root : of the archive; ``prepared`` gets manifests and caches
     sites : names of the hospitals
     patients : per synthetic site; None = the generator's default
+    lesions : False leaves the findings out of synthetic pixels
     importer : options of the ``image_folder`` importer, for ``folders``
     luts : display LUT that each site's images of ``folders`` pass through
     """
@@ -42,6 +43,7 @@ class DataSettings:
     patients: int | None = None
     rows: int = 512
     columns: int = 256
+    lesions: bool = True
     importer: dict[str, Any] = field(default_factory=dict)
     luts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -63,6 +65,7 @@ class Settings:
     threads: int | None
     backend: Literal["in_process", "ray"]
     extra_test: int
+    keep_source: str | None
     data: DataSettings
 
     @property

@@ -71,6 +71,7 @@ def _generate(
             columns=data.columns,
             sites=[profile],
             workers=data.workers,
+            lesions=data.lesions,
             progress=lambda site, done, total: bar.move(done, total),
             **optional,
         )

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class SiteJob:
     seed : of the archive
     patients : number of this hospital's patients
     rows, columns : matrix size of every image
+    lesions : False leaves every finding out of the pixels, and changes nothing else
     """
 
     profile: SiteProfile
@@ -78,6 +79,7 @@ class SiteJob:
     patients: int
     rows: int
     columns: int
+    lesions: bool = True
 
     def parameters(self) -> dict[str, Any]:
         """Return the plain content of ``site.json``."""
@@ -92,6 +94,7 @@ class SiteJob:
             "patients": self.patients,
             "rows": self.rows,
             "columns": self.columns,
+            "lesions": self.lesions,
             "profile": profile,
         }
 
@@ -105,6 +108,7 @@ def generate(
     columns: int = 256,
     sites: Sequence[SiteProfile] = ALL_SITES,
     workers: int = 2,
+    lesions: bool = True,
     progress: Progress | None = None,
 ) -> None:
     """Write the synthetic archive; continue where an interrupted call stopped.
@@ -121,6 +125,8 @@ def generate(
         half of rows, which is what a breast needs
     sites : hospitals to make
     workers : processes; 1 stays in this one
+    lesions : False renders the same patients without their findings; the tables still
+        name them, so that what remains of the label in the pixels can be measured
     progress : called with site, patients done, patients of the site
 
     Raises
@@ -134,7 +140,10 @@ def generate(
             f"Cannot render a breast in {rows} rows x {columns} columns: both must be "
             "at least 64 and columns at least half of rows. Choose a larger matrix."
         )
-    jobs = [_site_job(p, seed, patients_per_site, rows, columns) for p in sites]
+    jobs = [
+        replace(_site_job(p, seed, patients_per_site, rows, columns), lesions=lesions)
+        for p in sites
+    ]
     for job in jobs:
         _refuse_other_parameters(root, job)
     for job in jobs:
@@ -245,7 +254,9 @@ def _write_some(folder: Path, job: SiteJob, indices: Iterable[int]) -> int:
 
 
 def _write_images(folder: Path, job: SiteJob, index: int, patient: Patient) -> None:
-    images = render_patient(job.profile, job.seed, index, job.rows, job.columns)
+    images = render_patient(
+        job.profile, job.seed, index, job.rows, job.columns, with_lesions=job.lesions
+    )
     for (laterality, view), stored in images.items():
         identity = _identity(job, patient, laterality, view)
         content = encode_image(job.profile, identity, stored)

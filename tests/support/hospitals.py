@@ -35,11 +35,13 @@ class MemorySnapshot:
     A positive breast has a bright square. Each site has its own brightness.
     """
 
-    def __init__(self, site: str, patients: int = 40) -> None:
+    def __init__(
+        self, site: str, patients: int = 40, size: tuple[int, int] = (ROWS, COLUMNS)
+    ) -> None:
         random = np.random.default_rng(int(_key(site)[:8], 16))
         self.hash = _key(f"snapshot {site}")
         self.folder = Path("recipe")
-        shape = (patients * 4, ROWS, COLUMNS)
+        shape = (patients * 4, *size)
         self._pixels = random.integers(2000, 30_000, shape, dtype=np.uint16)
         self._pixels += random.integers(0, 20_000, dtype=np.uint16)
         rows: list[dict[str, Any]] = []
@@ -110,4 +112,5 @@ def small_plan(
 
 
 def populations(plan: Plan) -> dict[str, dict[str, MemorySnapshot]]:
-    return {site: {site: MemorySnapshot(site)} for site in plan.roster.sites}
+    size = (plan.preprocessing.rows, plan.preprocessing.columns)
+    return {site: {site: MemorySnapshot(site, size=size)} for site in plan.roster.sites}
