@@ -24,14 +24,14 @@ def describe_plan(plan: Plan) -> list[str]:
     roster, evaluation = plan.roster, plan.evaluation
     lines = [
         f"Plan {plan.id}, for mammofed {plan.version}, hash {plan.hash[:12]}",
-        f"Sites: {', '.join(roster.sites)}; a round needs {roster.minimum_sites} of them",
+        f"Sites: {', '.join(roster.sites)}; a round needs {roster.minimum_sites}",
     ]
     if roster.required:
         lines.append(f"  never without {', '.join(roster.required)}")
     if roster.permitted_absences is not None:
         lines.append(f"  each may miss {roster.permitted_absences} rounds")
     lines += [
-        f"Task: {target.field} of {target.at_least} or more is positive, by {target.unit}",
+        f"Task: {target.field} >= {target.at_least} is positive, by {target.unit}",
         f"  truth accepted from: {', '.join(target.label_sources)}",
         f"Images: {', '.join(pre.modalities)}, {pre.rows} x {pre.columns} pixels, "
         f"VOI {pre.voi}, crop {pre.crop}",
@@ -48,7 +48,7 @@ def describe_plan(plan: Plan) -> list[str]:
         f"Result: the round with the best mean {evaluation.selection} over sites on "
         f"validation, trailing mean of {evaluation.trailing}",
         f"Operating point: {evaluation.at_specificity:.0%} specificity on validation",
-        "Privacy: no differential privacy; pixels, labels and scores never leave a site",
+        "Privacy: no differential privacy; pixels, labels and scores stay at the site",
     ]
     return lines
 

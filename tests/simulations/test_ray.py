@@ -1,0 +1,25 @@
+"""The same apps on Ray give the same weights, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from simulations.federation import Machine, run_in_process
+from tests.support.hospitals import populations, small_plan
+from tests.support.runs import assert_same_models
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+
+
+def test_ray_and_one_process_give_the_same_models(tmp_path: Path) -> None:
+    from simulations.ray import run_with_ray
+
+    plan, machine = small_plan(sites=("alpha", "beta")), Machine(threads=1)
+    one, other = tmp_path / "one", tmp_path / "ray"
+    here = run_in_process(plan, populations(plan), one, machine, synthetic=True)
+    there = run_with_ray(plan, populations(plan), other, machine, synthetic=True)
+    assert there.state.shared_hash == here.state.shared_hash
+    assert there.selected == here.selected
+    assert_same_models(plan, one, other, plan.rounds)
