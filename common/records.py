@@ -93,7 +93,7 @@ ARRAYS: dict[Kind, bool] = {"handshake": False, "train": True, "close": False}
 
 
 class Code(IntEnum):
-    """Why a site refused. Numbers travel, texts stay at the site (Flower's are < 100)."""
+    """Why a site refused. Numbers travel, texts stay; Flower's own are below 100."""
 
     PLAN_NOT_APPROVED = 101
     VERSION = 102

@@ -1,9 +1,9 @@
 """How hard the synthetic consortium is: the pooled arm, and classifiers that cheat.
 
-Set once, before any method is compared. A shortcut is anything but the look of a finding
-that tells the label: what the header says, how bright an image is, how the tissue is
-arranged. Each classifier is trained on the training patients of all hospitals and scored
-on extra patients that nobody has seen, per hospital.
+Set once, before any method is compared. A shortcut is anything but the look of a
+finding that tells the label: what the header says, how bright an image is, how the
+tissue is arranged. Each classifier is trained on the training patients of all hospitals
+and scored on extra patients that nobody has seen, per hospital.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The in-process Grid does what a SuperLink would, on the version it was written for."""
+"""The in-process Grid does what a SuperLink would, on this version of Flower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mammo-sim`` from DICOM to report, as a person would type it, on few small images."""
+"""``mammo-sim`` from DICOM to report, as a person would type it, on few images."""
 
 from __future__ import annotations
 
