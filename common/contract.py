@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ import numpy as np
 
 from common import plan
 from common.canonical import canonical_json, sha256_hex
+
+
+_POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="hash")
 
 
 class TensorSpec(NamedTuple):
@@ -113,12 +117,19 @@ def tensor_hash(tensors: Mapping[str, Any], keys: Iterable[str]) -> str:
     KeyError
         If a name is missing.
     """
-    digest = hashlib.sha256()
-    for key in sorted(keys):
-        array = _as_array(tensors[key])
-        digest.update(canonical_json([key, array.dtype.name, list(array.shape)]))
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    ordered = sorted(keys)
+    arrays = [_as_array(tensors[key]) for key in ordered]
+    digests = _POOL.map(_sha256, arrays)  # hashlib lets go of the GIL
+    lines = [
+        [key, array.dtype.name, list(array.shape), digest]
+        for key, array, digest in zip(ordered, arrays, digests, strict=True)
+    ]
+    return sha256_hex(canonical_json(lines))
+
+
+def _sha256(array: np.ndarray[Any, Any]) -> str:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return hashlib.sha256(flat.view(np.uint8).data).hexdigest()
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:

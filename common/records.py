@@ -166,7 +166,7 @@ class Refusal(Exception):  # noqa: N818  a refusal is an answer, not a fault
 
 def pack_tensors(shared: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Pack tensors for Flower; the record may be part of any number of messages."""
-    return ArrayRecord({name: Array(shared[name]) for name in sorted(shared)})
+    return ArrayRecord({name: _pack(shared[name]) for name in sorted(shared)})
 
 
 def encode(
@@ -221,6 +221,19 @@ def decode(
     except (ValueError, TypeError, EOFError, OSError, MemoryError) as error:
         raise WireError(f"a tensor is unreadable ({type(error).__name__})") from None
     return fields, shared
+
+
+def _pack(array: np.ndarray) -> Array:
+    """Serialise a tensor in the npy format: ``numpy.save`` with one copy fewer."""
+    header = io.BytesIO()
+    npy = np.lib.format
+    npy.write_array_header_1_0(
+        header,
+        {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape},
+    )
+    values = np.asarray(array, order="C").reshape(-1).view(np.uint8)
+    data = b"".join([header.getvalue(), values.data])
+    return Array(array.dtype.name, tuple(array.shape), "numpy.ndarray", data)
 
 
 def _view(array: Array) -> np.ndarray:

@@ -14,6 +14,10 @@ from common.records import Value
 Tensors = dict[str, np.ndarray]
 
 
+_BLOCK = 1 << 16
+"""Elements summed at a time, so that the float64 sums stay in the processor's cache."""
+
+
 class BadReply(ValueError):  # noqa: N818  the field's word
     """A reply that must not enter the average; the text goes to the ledger."""
 
@@ -65,8 +69,7 @@ def check_reply(
                 f"{key} is {array.dtype.name} {array.shape}, "
                 f"expected {spec.dtype} {spec.shape}"
             )
-        difference = (array - sent[key]).reshape(-1)
-        total += float(np.dot(difference, difference))
+        total += _squared_distance(array.reshape(-1), sent[key].reshape(-1))
         if not math.isfinite(total):
             if not np.isfinite(array).all():
                 raise BadReply(f"{key} holds values that are not finite")
@@ -78,6 +81,14 @@ def check_reply(
             f"{limits.maximum_update_norm:.3g}"
         )
     return norm
+
+
+def _squared_distance(one: np.ndarray, other: np.ndarray) -> float:
+    total = 0.0
+    for start in range(0, one.size, _BLOCK):
+        difference = one[start : start + _BLOCK] - other[start : start + _BLOCK]
+        total += float(np.dot(difference, difference))
+    return total
 
 
 def weight_shares(counts: Sequence[int]) -> list[float]:
@@ -102,8 +113,13 @@ def average(
     """
     result: Tensors = {}
     for key, first in updates[0].items():
-        total = np.multiply(first, shares[0], dtype=np.float64)
-        for update, share in zip(updates[1:], shares[1:], strict=True):
-            total += np.multiply(update[key], share, dtype=np.float64)
-        result[key] = total.astype(first.dtype)
+        mean = np.empty(first.shape, first.dtype)
+        flat = [update[key].reshape(-1) for update in updates]
+        for start in range(0, max(first.size, 1), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            total = np.multiply(flat[0][block], shares[0], dtype=np.float64)
+            for values, share in zip(flat[1:], shares[1:], strict=True):
+                total += np.multiply(values[block], share, dtype=np.float64)
+            mean.reshape(-1)[block] = total
+        result[key] = mean
     return result
