@@ -18,15 +18,18 @@ KEYS = ["row_id", "patient_key", "exam_key", "breast_key", "population", "part"]
 
 
 def predict(
-    model: nn.Module, loader: Loader, indices: np.ndarray, batch_size: int, mixed: bool
+    model: nn.Module, loader: Loader, indices: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """Compute float64 probabilities [image] in evaluation mode."""
+    """Compute float64 probabilities [image] in evaluation mode.
+
+    Always in float32, whatever training used: a finished model gives the same scores
+    wherever it is loaded.
+    """
     model.eval()
     scores = []
     with torch.no_grad():
         for images, _ in loader.batches(in_order(indices, batch_size)):
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
-                logits = model(images)
+            logits = model(images)
             scores.append(torch.sigmoid(logits.squeeze(1).double()).cpu().numpy())
     return np.concatenate(scores) if scores else np.empty(0)
 
@@ -36,7 +39,6 @@ def score_images(
     loader: Loader,
     parts: tuple[str, ...],
     batch_size: int,
-    mixed: bool = False,
 ) -> pd.DataFrame:
     """Score every labelled image of some parts.
 
@@ -48,7 +50,7 @@ def score_images(
     indices = np.concatenate([dataset.select(part) for part in parts])
     frame = dataset.rows.iloc[indices][KEYS].reset_index(drop=True)
     frame["target"] = dataset.targets(indices).astype(np.int64)
-    frame["score"] = predict(model, loader, indices, batch_size, mixed)
+    frame["score"] = predict(model, loader, indices, batch_size)
     return frame
 
 
@@ -102,8 +104,8 @@ def prior_odds(
     -------
     (train_odds, site_odds): positives / negatives of training images times
     ``pos_weight``; and of training units (breasts, or images). Both nan where a class
-    is missing. For a head that is shared the true training odds are a mixture over
-    sites that no site knows; its own are used.
+    is missing. For a shared head the true training odds are a mixture over sites that
+    no hospital knows; its own are used, in every arm alike.
     """
     rows = dataset.rows.iloc[dataset.select(TRAIN)]
     rows = rows[rows["population"] == population]

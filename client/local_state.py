@@ -100,13 +100,18 @@ class LocalState:
         return Generation(round_, str(metadata["base"]), tensors, optimizer)
 
     def write_fixed(self, stage: str, tensors: Mapping[str, np.ndarray]) -> None:
-        """Keep the shared tensors that a stage does not change; they travel once."""
+        """Keep the shared tensors that a stage does not change; they never travel."""
+        if not tensors:
+            return
         write_tensors(self._folder / f"fixed-{stage}.safetensors", tensors, {})
 
     def read_fixed(self, stage: str) -> Tensors:
         """Return what `write_fixed` kept for a stage; empty if that was nothing."""
         path = self._folder / f"fixed-{stage}.safetensors"
-        return read_tensors(path)[0] if path.is_file() else {}
+        try:
+            return read_tensors(path)[0] if path.is_file() else {}
+        except CheckpointError as error:
+            raise Refusal(Code.LOCAL_STATE, str(error)) from None
 
     def keep_only(self, rounds: Collection[int]) -> None:
         """Delete the generations of every round but these."""

@@ -27,7 +27,7 @@ class ModelInfo:
     Attributes
     ----------
     thresholds : operating point of each population, None without one
-    role : ``selected`` or ``last`` round, or both
+    role : ``selected`` or ``last``; a round that is both says ``selected``
     """
 
     plan: str

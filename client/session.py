@@ -151,13 +151,14 @@ class SiteSession:
         if base:
             self._resident.stage(before).put(tensors)
             evaluated = self._evaluate(before)
-        if before != now or not base:
-            tensors = self._enter_stage(state, before, now, tensors)
         moments = generation.optimizer if before == now else {}
 
         current = self._resident.stage(now)
-        self._require_announced(request, tensors, current)
-        if not base or before != now:  # else evaluation has just put the same ones
+        if before != now or not base:  # else evaluation has just put the same tensors
+            tensors = self._enter_stage(before, now, tensors)
+            self._require_announced(request, tensors, current)
+            fixed = {key: tensors[key].numpy() for key in current.contract.fixed}
+            state.write_fixed(self._plan.stages[now].name, fixed)
             current.put(tensors)
         trained, moved = train_round(
             self._resident, self._dataset, self._site, now, round_, moments, tensors
@@ -204,35 +205,34 @@ class SiteSession:
             raise Refusal(Code.FINGERPRINT, f"{len(wrong)} tensors do not fit")
         tensors = {k: as_tensor(v) for k, v in request.shared.items()}
         if local:
+            if self._plan.stage_at(local) != stage:
+                raise Refusal(
+                    Code.LOCAL_STATE,
+                    f"local state of round {local} is of another stage",
+                )
             generation = state.read(local)
             fixed = state.read_fixed(self._plan.stages[stage].name)
-            tensors |= {k: as_tensor(v) for k, v in generation.tensors.items()}
-            tensors |= {k: as_tensor(v) for k, v in fixed.items()}
+            tensors |= {k: as_tensor(generation.tensors[k]) for k in rule.local}
+            tensors |= {k: as_tensor(fixed[k]) for k in rule.fixed}
         else:
             generation = Generation(0, "", {}, {})
             initial = self._resident.initial(stage)
             tensors |= {key: initial[key] for key in (*rule.local, *rule.fixed)}
-        missing = (set(rule.shared) | set(rule.local)) - set(tensors)
-        if missing:
-            raise Refusal(Code.LOCAL_STATE, f"{len(missing)} local tensors are missing")
         return generation, tensors
 
     def _enter_stage(
-        self, state: LocalState, before: int, now: int, tensors: dict[str, Tensor]
+        self, before: int, now: int, tensors: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Carry tensors over to the next stage; keep those that it does not change."""
+        """Carry a whole state over to the next stage's model."""
+        if before == now:
+            return tensors
+        old = self._resident.stage(before).contract
         new = self._resident.stage(now).contract
-        if before != now:
-            old = self._resident.stage(before).contract
-            initial = self._resident.initial(now)
-            tensors = {
-                **next_shared(tensors, initial, old, new),
-                **next_local(tensors, tensors, initial, old, new),
-            }
-        if new.fixed:
-            fixed = {key: tensors[key].numpy() for key in new.fixed}
-            state.write_fixed(self._plan.stages[now].name, fixed)
-        return tensors
+        initial = self._resident.initial(now)
+        return {
+            **next_shared(tensors, initial, old, new),
+            **next_local(tensors, tensors, initial, old, new),
+        }
 
     def _evaluate(self, stage: int) -> dict[str, float]:
         scores = self._score(stage, (VALIDATION,))
@@ -244,7 +244,6 @@ class SiteSession:
             loader_of(self._resident, self._dataset, stage),
             parts,
             2 * self._plan.stages[stage].work.batch_size,
-            self._resident.mixed,
         )
 
     def _close(self, request: Request) -> Reply:
@@ -286,7 +285,11 @@ class SiteSession:
     def _require_announced(
         self, request: Request, tensors: Mapping[str, Tensor], current: StageModel
     ) -> None:
-        """Refuse shared tensors that are not the ones the coordinator means."""
+        """Refuse shared tensors that are not the ones the coordinator means.
+
+        Checked where both ends have computed them, at the start of a stage, and before
+        a model is kept. In between, Flower's objects carry their own content hash.
+        """
         if request.fields["shared_hash"] != tensor_hash(
             tensors, current.contract.shared
         ):

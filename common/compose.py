@@ -50,7 +50,7 @@ def plan_of(tree: dict[str, Any]) -> Plan:
     values = dict(tree["plan"])
     common_values = values.pop("every_stage")
     values["stages"] = [
-        _merge(common_values, stage or {}) | {"name": name}
+        _merge(common_values, _mapping(name, stage)) | {"name": name}
         for name, stage in values["stages"].items()
     ]
     values["version"] = mammofed_version()
@@ -63,6 +63,12 @@ def mammofed_version() -> str:
         return version("mammofed")
     except PackageNotFoundError:
         return "0+not.installed"
+
+
+def _mapping(name: str, stage: Any) -> dict[str, Any]:
+    if stage is None or isinstance(stage, dict):
+        return stage or {}
+    raise PlanError(f"plan.stages.{name} must be a mapping, such as {{rounds: 40}}")
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import numpy as np
 from common import plan
 from common.canonical import canonical_json, sha256_hex
 
-
 _POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="hash")
 
 

@@ -218,7 +218,7 @@ def decode(
     _check(fields, schema)
     try:
         shared = {name: _view(array) for name, array in arrays.items()}
-    except (ValueError, TypeError, EOFError, OSError, MemoryError) as error:
+    except Exception as error:  # numpy hands a hostile header to Python's own parser
         raise WireError(f"a tensor is unreadable ({type(error).__name__})") from None
     return fields, shared
 
@@ -255,7 +255,7 @@ def _check(fields: Mapping[str, Value], schema: Mapping[str, type]) -> None:
     missing, unknown = set(schema) - set(fields), set(fields) - set(schema)
     if missing or unknown:
         raise WireError(
-            f"fields missing: {sorted(missing)}; not in the schema: {sorted(unknown)}"
+            f"fields missing: {sorted(missing)}; {len(unknown)} not in the schema"
         )
     wrong = [name for name, kind in schema.items() if type(fields[name]) is not kind]
     if wrong:

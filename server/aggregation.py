@@ -43,7 +43,7 @@ def check_reply(
 
     Returns
     -------
-    L2 norm of the update, in float64.
+    L2 norm of the update; squares are summed in blocks, the blocks in float64.
 
     Raises
     ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -157,7 +158,12 @@ def _disagreement(
 
 
 def require_quorum(
-    roster: Roster, counted: Iterable[str], ledger: list[dict[str, object]], round_: int
+    roster: Roster,
+    counted: Iterable[str],
+    ledger: list[dict[str, Any]],
+    round_: int,
+    *,
+    everyone: bool = False,
 ) -> None:
     """Fail the run loudly where too few sites are left.
 
@@ -165,6 +171,8 @@ def require_quorum(
     ----------
     counted : sites whose update passed in this round
     ledger : all entries, this round's included
+    everyone : the round opens a later stage: all sites carry their local part over in
+        it, and one that does not could never take part again
 
     Raises
     ------
@@ -182,9 +190,11 @@ def require_quorum(
             f"round {round_}: {len(present)} sites counted, the plan needs "
             f"{roster.minimum_sites} ({reasons}). Mend the sites, then resume."
         )
-    if absent := sorted(set(roster.required) - present):
+    required = roster.sites if everyone else roster.required
+    if absent := sorted(set(required) - present):
+        opening = " (it opens a stage)" if everyone else ""
         raise RunFailed(
-            f"round {round_}: required sites are missing: {', '.join(absent)} "
+            f"round {round_}{opening}: required sites are missing: {', '.join(absent)} "
             f"({reasons}). Mend the sites, then resume."
         )
     if roster.permitted_absences is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from common.atomic import write_atomic
 from common.compose import compose_tree, plan_of
+from common.models.check import check_models
 from common.plan import PlanError, plan_to_json
 from common.plan_words import describe_plan
 
@@ -31,7 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         tree = compose_tree([word for word in words if not word.startswith("out=")])
         plan = plan_of(tree)
+        warnings = check_models(plan)
         print("\n".join(describe_plan(plan)))
+        for warning in warnings:
+            print(f"Note: {warning}")
         print(f"Hash: {plan.hash}")
         for name in out:
             _write(Path(name), plan_to_json(plan))
@@ -43,5 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _write(path: Path, content: bytes) -> None:
     if path.exists() and path.read_bytes() != content:
         raise PlanError(f"{path} holds another plan; choose another name or delete it")
-    path.write_bytes(content)
+    if not path.parent.is_dir():
+        raise PlanError(
+            f"No folder {path.parent} to write the plan into; make it first"
+        )
+    write_atomic(path, content)
     print(f"Written to {path}")

@@ -49,16 +49,21 @@ class Judgement:
         }
 
     def metrics(self) -> dict[str, Metrics]:
-        """Return the validation metrics of the round before, of sites that replied."""
+        """Return the validation metrics of the round before, of sites that count."""
         return {
-            site: metrics_of(answer.fields)
-            for site, answer in self.answers.items()
-            if answer.fields is not None
+            site: metrics_of(fields)
+            for site in self.norms
+            if (fields := self.answers[site].fields) is not None
         }
 
 
 def judge(
-    answers: Mapping[str, Answer], sent: Tensors, rule: Contract, plan: Plan
+    answers: Mapping[str, Answer],
+    sent: Tensors,
+    rule: Contract,
+    plan: Plan,
+    hellos: Mapping[str, Mapping[str, Value]],
+    base_round: int,
 ) -> Judgement:
     """Check every answer; a bad one is refused with a reason and the rest goes on.
 
@@ -67,6 +72,8 @@ def judge(
     answers : by site, in roster order
     sent : all shared tensors that the round started from
     rule : contract of the round's stage
+    hellos : each site's handshake; counts must stay what they were
+    base_round : the round whose evaluation rides on the answers
     """
     norms: dict[str, float] = {}
     reasons: dict[str, str] = {}
@@ -76,8 +83,7 @@ def judge(
             reasons[site] = answer.reason or "no reply"
             continue
         try:
-            if answer.fields["site"] != site:
-                raise BadReply("the reply names another site")
+            _check_identity(answer.fields, site, hellos[site], base_round)
             norms[site] = check_reply(
                 answer.fields, answer.shared, sent, rule, plan.aggregation, fixed_hash
             )
@@ -89,14 +95,36 @@ def judge(
     return Judgement(answers, norms, reasons, shares)
 
 
+def _check_identity(
+    fields: Mapping[str, Value], site: str, hello: Mapping[str, Value], base_round: int
+) -> None:
+    """Check that a reply is this site's, of this round, with the counts it declared."""
+    if fields["site"] != site:
+        raise BadReply("the reply names another site")
+    if fields["evaluated_round"] != base_round:
+        raise BadReply("the reply evaluates another round")
+    for name in ("patients", "images"):
+        if fields[name] != hello[name]:
+            raise BadReply(
+                f"absurd count of {name}: {fields[name]}, declared {hello[name]}"
+            )
+    for name in ("roc_auc", "average_precision"):
+        if not (math.isnan(float(fields[name])) or 0 <= float(fields[name]) <= 1):
+            raise BadReply(f"{name} is not between 0 and 1")
+
+
 def ledger_entries(
-    judged: Judgement, plan: Plan, rule: Contract, round_: int, bands: Mapping[str, str]
+    judged: Judgement,
+    plan: Plan,
+    rule: Contract,
+    round_: int,
+    hellos: Mapping[str, Mapping[str, Value]],
 ) -> list[dict[str, Any]]:
     """Write down a round, one entry per expected site.
 
     Parameters
     ----------
-    bands : how each site releases counts, ``exact`` or ``banded``
+    hellos : each site's handshake, which says how it releases counts
     """
     weight = plan.aggregation.weight
     unit = "patients" if weight == "uniform" else weight
@@ -113,7 +141,7 @@ def ledger_entries(
             replied=answer.replied,
             counted=site in judged.norms,
             samples=None if samples is None else int(samples),
-            counts=bands[site],
+            counts=str(hellos[site]["counts"]),
             weight_share=judged.shares.get(site),
             update_norm=judged.norms.get(site) if rule.sent else None,
             seconds=number(fields.get("seconds")),

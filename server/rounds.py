@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from flwr.serverapp import Grid
@@ -67,7 +69,8 @@ class Federation:
         self._folder = folder
         self._start_file = start_file
         self._observer = observer
-        self._bands: dict[str, str] = {}
+        self._hellos: Mapping[str, Mapping[str, Value]] = {}
+        self._ledger: list[dict[str, Any]] = []
         self._checkpoints = Checkpoints(folder / "checkpoints", plan.hash)
         self._contracts = [
             contract(build_model(stage.model, plan.seed), stage)
@@ -80,16 +83,31 @@ class Federation:
         Raises
         ------
         RunFailed
-            If the handshake fails or too few sites are left; the checkpoint of the
-            last good round stays, and the same call goes on from it.
+            If the handshake fails or too few sites are left; ``failure.json`` says why
+            and holds the ledger, the checkpoint of the last good round stays, and the
+            same call goes on from it.
         """
+        failure = self._folder / "failure.json"
+        try:
+            outcome = self._play(grid)
+        except RunFailed as error:
+            document = {
+                "status": "failed",
+                "reason": str(error),
+                "ledger": self._ledger,
+            }
+            write_atomic(failure, json.dumps(document, indent=2).encode())
+            self._observer.finished("failed")
+            raise
+        failure.unlink(missing_ok=True)
+        return outcome
+
+    def _play(self, grid: Grid) -> Outcome:
         state = self._checkpoints.newest() or self._begin()
         fingerprint = federation_fingerprint(self._contracts)
-        nodes, hellos = greet(grid, self._plan, state.run, fingerprint)
-        self._bands = {site: str(hello["counts"]) for site, hello in hellos.items()}
-        write_atomic(
-            self._folder / "handshake.json", json.dumps(hellos, indent=2).encode()
-        )
+        self._ledger = state.ledger
+        nodes, self._hellos = greet(grid, self._plan, state.run, fingerprint)
+        self._pin_snapshots()
         self._observer.started(state.round, self._plan.rounds, self._plan.roster.sites)
         while state.round < self._plan.rounds:
             state = self._play_round(grid, nodes, state)
@@ -101,6 +119,24 @@ class Federation:
                 state.history.get(state.round - 1, {}),
             )
         return self._finish(grid, nodes, state)
+
+    def _pin_snapshots(self) -> None:
+        """Hold every site to the prepared images of its first handshake."""
+        path = self._folder / "handshake.json"
+        if not path.is_file():
+            write_atomic(path, json.dumps(self._hellos, indent=2).encode())
+            return
+        first = json.loads(path.read_bytes())
+        changed = [
+            site
+            for site, hello in self._hellos.items()
+            if hello["snapshot"] != first[site]["snapshot"]
+        ]
+        if changed:
+            raise RunFailed(
+                f"the prepared images of {', '.join(changed)} are not those that this "
+                "run began with. Restore them, or start a new run in another folder."
+            )
 
     def _begin(self) -> RunState:
         initial = initial_tensors(
@@ -136,12 +172,16 @@ class Federation:
         answers = ask(grid, requests, str(round_), limit)
         by_site = {site: answers[node] for site, node in nodes.items()}
 
-        judged = judge(by_site, shared, rule, self._plan)
+        judged = judge(by_site, shared, rule, self._plan, self._hellos, state.round)
         ledger = [
             *state.ledger,
-            *ledger_entries(judged, self._plan, rule, round_, self._bands),
+            *ledger_entries(judged, self._plan, rule, round_, self._hellos),
         ]
-        require_quorum(self._plan.roster, judged.counted, ledger, round_)
+        self._ledger = ledger
+        opens = number > 0 and round_ == self._plan.first_round(number)
+        require_quorum(
+            self._plan.roster, judged.counted, ledger, round_, everyone=opens
+        )
         averaged = average(
             [by_site[site].shared for site in judged.counted],
             [judged.shares[site] for site in judged.counted],
@@ -192,9 +232,7 @@ class Federation:
         }
 
     def _select(self, state: RunState) -> int | None:
-        first = self._plan.first_round(len(self._plan.stages) - 1)
-        candidates = range(first, self._plan.rounds + 1)
-        return select_round(state.history, self._plan.evaluation, candidates)
+        return select_round(state.history, self._plan)
 
     def _finish(self, grid: Grid, nodes: dict[str, int], state: RunState) -> Outcome:
         """Give every site its model of the last and of the selected round."""

@@ -47,15 +47,33 @@ ARMS: dict[str, Arm] = {
 }
 
 
+def arm_of(name: str) -> Arm:
+    """Look an arm up; four letters such as ``slsl`` are an arm of that sharing.
+
+    Raises
+    ------
+    ValueError
+        If it is neither; says what there is.
+    """
+    if name in ARMS:
+        return ARMS[name]
+    if len(name) == 4 and set(name) <= {"s", "l"}:
+        return Arm(f"sharing {name}", name)
+    raise ValueError(
+        f"arm {name!r} is unknown; there are {', '.join(ARMS)}, and four letters s/l"
+    )
+
+
 def plan_for(name: str, base: Plan, *, seed: int, rate: float | None = None) -> Plan:
     """Derive an arm's plan from the base plan.
 
-    The pooled arm takes as many steps per round as all sites of the others together, so
-    every arm sends the same number of images forward and backward.
+    With ``work.unit: steps`` the pooled arm takes as many steps per round as all sites
+    of the others together, so every arm sends the same number of images forward and
+    backward (where every site has at least one full batch).
 
     Parameters
     ----------
-    name : key of `ARMS`
+    name : of the arm, see `arm_of`
     base : plan of the experiment
     seed : replaces the plan's
     rate : learning rate of every stage; None keeps the plan's
@@ -64,7 +82,7 @@ def plan_for(name: str, base: Plan, *, seed: int, rate: float | None = None) -> 
     -------
     A plan with ``<id>_<arm>`` as its id.
     """
-    arm = ARMS[name]
+    arm = arm_of(name)
     stages = tuple(_stage(stage, arm, base, rate) for stage in base.stages)
     roster = base.roster
     if arm.pooled:
@@ -122,8 +140,6 @@ def check_arms(names: Sequence[str]) -> None:
         Naming the arm and what to do.
     """
     for position, name in enumerate(names):
-        if name not in ARMS:
-            raise ValueError(f"arm {name!r} is unknown; there are {', '.join(ARMS)}")
-        after = ARMS[name].after
+        after = arm_of(name).after
         if after and after not in names[:position]:
             raise ValueError(f"arm {name} needs {after} before it in the list of arms")

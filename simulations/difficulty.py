@@ -69,7 +69,7 @@ def measure_difficulty(laboratory: Laboratory, pooled: Finished) -> dict[str, Pe
             )
     areas["model without lesions"] = _areas_without_lesions(laboratory)
     for by_site in areas.values():
-        by_site["mean"] = float(np.mean(list(by_site.values())))
+        by_site["mean"] = float(np.mean([by_site[site] for site in extra]))
     write_atomic(
         laboratory.settings.folder / "difficulty.json",
         json.dumps(areas, indent=2).encode(),

@@ -11,7 +11,7 @@ from client.objectives import build_objective
 from client.resident import Resident
 from client.steps.plain import plain_step
 from client.training import build_optimizer
-from simulations.arms import ARMS
+from simulations.arms import arm_of
 from simulations.experiment import Laboratory
 from simulations.progress import duration
 
@@ -23,7 +23,7 @@ _EVALUATION_COST = 0.3
 def say_estimate(laboratory: Laboratory) -> None:
     """Say how many runs are to come and how long they will take."""
     settings, plan = laboratory.settings, laboratory.plan
-    trained = [arm for arm in settings.arms if not ARMS[arm].after]
+    trained = [arm for arm in settings.arms if not arm_of(arm).after]
     each = len(settings.seeds) - 1 + max(1, len(settings.rates))
     seconds = seconds_per_run(laboratory)
     device = laboratory.machine.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import torch
 
 from client.data.cache import Snapshot
+from common.atomic import write_atomic
 from common.checkpoint import read_tensors
-from common.plan import Plan
-from server.selection import mean_over_sites
-from simulations.arms import ARMS, POOLED, plan_for, restatistics_plan
+from common.plan import Plan, PlanError
+from server.selection import trailing_mean
+from simulations.arms import POOLED, arm_of, plan_for, restatistics_plan
 from simulations.federation import Machine, Populations, run_in_process
 from simulations.progress import View
 from simulations.results import ROLES, Finished, read_outcome
@@ -49,9 +51,9 @@ def run_arms(laboratory: Laboratory) -> dict[str, list[Finished]]:
     """
     runs: dict[str, list[Finished]] = {}
     for arm in laboratory.settings.arms:
-        if ARMS[arm].after:
+        if arm_of(arm).after:
             runs[arm] = [
-                _restatistics(laboratory, run) for run in runs[ARMS[arm].after]
+                _restatistics(laboratory, run) for run in runs[arm_of(arm).after]
             ]
             continue
         first, *others = laboratory.settings.seeds
@@ -70,13 +72,9 @@ def _search(laboratory: Laboratory, arm: str, seed: int) -> Finished:
 
 def selection_value(run: Finished) -> float:
     """Return the trailing mean that selected the run's round; -inf without one."""
-    protocol = run.plan.evaluation
     history = {int(k): v for k, v in run.outcome["history"].items()}
-    last = int(run.outcome["selected"])
-    window = range(max(1, last - protocol.trailing + 1), last + 1)
-    values = [mean_over_sites(history, r, protocol.selection) for r in window]
-    mean = sum(values) / len(values)
-    return mean if mean == mean else float("-inf")
+    mean = trailing_mean(history, run.plan, int(run.outcome["selected"]))
+    return float("-inf") if math.isnan(mean) else mean
 
 
 def _run(laboratory: Laboratory, arm: str, seed: int, rate: float) -> Finished:
@@ -100,6 +98,7 @@ def _finish(
 ) -> Finished:
     """Run a federation to its end unless it has ended already."""
     if read_outcome(folder) is None:
+        _pin_machine(folder, machine)
         curves = laboratory.settings.folder / "tensorboard" / arm / folder.name
         with laboratory.view.bar(title, plan.rounds) as bar:
             laboratory_run = _backend(laboratory.settings)
@@ -118,6 +117,28 @@ def _finish(
     return Finished(
         arm, seed, rate, plan, folders, outcome, tuple(laboratory.snapshots)
     )
+
+
+def _pin_machine(folder: Path, machine: Machine) -> None:
+    """Hold a run to the threads and device it began with: they change its numbers."""
+    path = folder / "machine.json"
+    threads = machine.threads or torch.get_num_threads()
+    now = {
+        "threads": threads,
+        "device": str(machine.device),
+        "torch": torch.__version__,
+    }
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(now).encode())
+        return
+    before = json.loads(path.read_bytes())
+    if before != now:
+        raise PlanError(
+            f"{folder} was begun with {before}, this is {now}: the result would equal "
+            f"neither. Go on with threads={before['threads']} "
+            f"device={before['device']}, or choose another run_dir."
+        )
 
 
 def _backend(settings: Settings):  # type: ignore[no-untyped-def]
@@ -183,7 +204,15 @@ def _restatistics_of(
 
 
 def device_of(settings: Settings) -> torch.device:
-    """Choose the device: what was asked for, or a GPU where there is one."""
+    """Choose the device: what was asked for, or a GPU where there is one.
+
+    Raises
+    ------
+    PlanError
+        If a GPU was asked for and torch finds none.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise PlanError("device=cuda, but torch finds no GPU; use device=auto or cpu")
     if settings.device != "auto":
         return torch.device(settings.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

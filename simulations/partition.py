@@ -19,14 +19,15 @@ from simulations.progress import View
 from simulations.settings import DataSettings
 
 _DONE = "division.json"
+_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
 
 
 def divide_folder(data: DataSettings, view: View) -> dict[str, Path]:
     """Copy a folder's images to one archive per site, each through the site's LUT.
 
     The original stays untouched. Copies are 16-bit PNG, so that a LUT costs no grey
-    level; all images of a patient go to one site (an image without a patient is its
-    own), and which one depends on the patient and the seed alone.
+    level. All images of a patient go to one site (an image without a patient is its
+    own); patients are dealt out in turn, in an order that the seed draws.
 
     Parameters
     ----------
@@ -41,11 +42,15 @@ def divide_folder(data: DataSettings, view: View) -> dict[str, Path]:
     PlanError
         If the folder, the table or a column of it is missing.
     """
-    root, table = Path(data.root), data.importer["table"]
+    root, table = Path(data.root), data.importer.get("table") or {}
+    if not {"file", "key"} <= set(table):
+        raise PlanError("data.importer.table must name its file and its key column")
     rows = _read_table(root / table["file"], table)
     if not rows:
         raise PlanError(f"{root / table['file']} lists no image")
     groups = _assign(rows, table, data)
+    if empty := [site for site, own in groups.items() if not own]:
+        raise PlanError(f"{len(rows)} rows leave nothing for {', '.join(empty)}")
     archives = {}
     for site in data.sites:
         description = {
@@ -101,7 +106,8 @@ def _write_site(
     archive.mkdir(parents=True, exist_ok=True)
     with view.bar(f"images for {archive.name}", len(rows)) as bar:
         for number, row in enumerate(rows, start=1):
-            _copy(root / row[table["key"]], archive, description["lut"])
+            name = row[table["key"]]
+            _copy(root / name, archive / _copy_name(name), description["lut"])
             bar.move(number)
     with (archive / Path(table["file"]).name).open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
@@ -111,26 +117,23 @@ def _write_site(
     write_atomic(archive / _DONE, json.dumps(description).encode())
 
 
-def _copy(source: Path, archive: Path, lut: dict[str, Any]) -> None:
+def _copy(source: Path, target: Path, lut: dict[str, Any]) -> None:
     """Write one image through a LUT; one that cannot be read is copied as it is.
 
     A damaged file then meets the importer, which quarantines and counts it.
     """
-    target = archive / _copy_name(source.name)
     content = source.read_bytes() if source.is_file() else b""
-    image = (
-        cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-        if content
-        else None
-    )
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), _GREY) if content else None
     if image is None:
         target.write_bytes(content)
         return
-    shaped = apply_lut(image.astype(np.float32) / 255.0, lut)
+    maximum = np.iinfo(image.dtype).max
+    shaped = apply_lut(image.astype(np.float32) / np.float32(maximum), lut)
     encoded, png = cv2.imencode(".png", np.rint(shaped * 65535.0).astype(np.uint16))
     assert encoded
     target.write_bytes(png.tobytes())
 
 
 def _copy_name(name: str) -> str:
-    return f"{Path(name).stem}.png"
+    """Name a copy; two images of one name in different folders stay apart."""
+    return f"{Path(name).stem}-{sha256_hex(name.encode())[:8]}.png"

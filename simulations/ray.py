@@ -96,12 +96,12 @@ def run_with_ray(
         plan, folder / "coordinator", machine.start_file, observer or Silent()
     )
     outcomes: list[Outcome] = []
-    failures: list[RunFailed] = []
+    failures: list[Exception] = []
 
     def play(grid: Grid) -> None:
         try:
             outcomes.append(federation.run(grid))
-        except RunFailed as failure:  # Flower's thread would only log it
+        except Exception as failure:  # raised again below; Flower would only log it
             failures.append(failure)
 
     gpus = torch.cuda.device_count() / workers if machine.device.type == "cuda" else 0.0

@@ -68,7 +68,7 @@ def make_report(laboratory: Laboratory, runs: Mapping[str, list[Finished]]) -> P
             for arm, run in mains.items()
             for entry in run.outcome["ledger"]
         ],
-        "status": _status(mains.values()),
+        "status": _status([run for of in runs.values() for run in of]),
         "plan": TypeAdapter(Plan).dump_python(plan, mode="json"),
     }
     return write_report(settings.folder, report, _extras(laboratory, mains, statistics))
@@ -82,7 +82,7 @@ def _pairs(laboratory: Laboratory) -> list[tuple[str, str]]:
     return first + [p for p in combinations(arms, 2) if frozenset(p) not in seen]
 
 
-def _status(runs: Sequence[Finished] | Any) -> str:
+def _status(runs: Sequence[Finished]) -> str:
     words = {run.outcome["status"] for run in runs}
     return "complete" if words == {"complete"} else "complete_with_absences"
 

@@ -9,8 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from client.data.cache import CacheError
+from client.data.importers import ImporterError
+from client.data.manifest import ManifestError
+from client.data.pseudonyms import SecretError
+from client.data.workers import WorkerError
 from common.checkpoint import CheckpointError
 from common.compose import compose_tree, plan_of
+from common.lock import FolderBusyError, locked
+from common.models.check import check_models
 from common.plan import Plan, PlanError
 from common.records import Refusal
 from server.participation import RunFailed
@@ -26,7 +32,13 @@ from simulations.federation import Machine
 from simulations.progress import View
 from simulations.reporting import make_report
 from simulations.results import Finished
-from simulations.settings import Settings, claim_folder, read_folder, settings_of
+from simulations.settings import (
+    Settings,
+    check_together,
+    claim_folder,
+    read_folder,
+    settings_of,
+)
 from simulations.sites import prepare_sites, synthesise
 from simulations.source import keep_source
 
@@ -46,7 +58,18 @@ report.html, report.json, TensorBoard curves and each site's models into run_dir
 leaves it so that the same command, or `resume`, goes on.
 """
 
-MISTAKES = (PlanError, RunFailed, Refusal, CacheError, CheckpointError)
+MISTAKES = (
+    RunFailed,
+    Refusal,
+    CacheError,
+    CheckpointError,
+    ImporterError,
+    ManifestError,
+    WorkerError,
+    SecretError,
+    FolderBusyError,
+    OSError,
+)
 """What a user can cause or mend: shown as text, never as a traceback."""
 
 
@@ -62,7 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
     except MISTAKES as error:
         _complain(str(error), 1)
     except KeyboardInterrupt:
-        _complain("Stopped. The same command goes on where it was.", 130)
+        _complain(
+            "Stopped. The same command, or mammo-sim resume DIR, goes on where it was.",
+            130,
+        )
 
 
 def _dispatch(words: list[str], view: View) -> None:
@@ -87,12 +113,20 @@ def _dispatch(words: list[str], view: View) -> None:
 
 def run(settings: Settings, plan: Plan, view: View) -> Path:
     """Prepare the sites, run every arm, write the report; returns the page's path."""
-    resumed = claim_folder(settings, plan)
-    if resumed:
+    check_together(settings, plan)
+    warnings = check_models(plan)
+    with locked(settings.folder):
+        return _run(settings, plan, view, warnings)
+
+
+def _run(settings: Settings, plan: Plan, view: View, warnings: list[str]) -> Path:
+    if claim_folder(settings, plan):
         view.say(f"Going on with the run in {settings.folder}")
+    for warning in warnings:
+        view.say(f"Note: {warning}")
     snapshots, synthetic = prepare_sites(settings.data, plan, view)
-    start = Path(settings.start_file) if settings.start_file else None
-    machine = Machine(device_of(settings), settings.threads or plan.threads, start)
+    start = Path(settings.start_file).resolve() if settings.start_file else None
+    machine = Machine(device_of(settings), plan.threads or settings.threads, start)
     laboratory = Laboratory(settings, plan, snapshots, machine, view, synthetic)
     say_estimate(laboratory)
     runs = run_arms(laboratory)

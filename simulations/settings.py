@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from common.atomic import write_atomic
@@ -17,6 +17,7 @@ from simulations.arms import check_arms
 _STRICT = ConfigDict(extra="forbid")
 _FILE, _PLAN = "experiment.json", "plan.json"
 _LOCAL = {"run_dir", "device", "threads", "backend"}
+"""May differ between the calls of one run; so may the number of data workers."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -54,15 +55,15 @@ class Settings:
 
     name: str
     title: str
-    arms: tuple[str, ...]
-    seeds: tuple[int, ...]
-    rates: tuple[float, ...]
+    arms: Annotated[tuple[str, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    rates: tuple[Annotated[float, Field(gt=0)], ...]
     compare: tuple[str, ...]
     cross_site: bool
     run_dir: str
     start_file: str | None
     device: Literal["auto", "cpu", "cuda"]
-    threads: int | None
+    threads: Annotated[int, Field(gt=0)] | None
     backend: Literal["in_process", "ray"]
     extra_test: int
     keep_source: str | None
@@ -97,9 +98,33 @@ def settings_of(tree: dict[str, Any]) -> Settings:
         ) from None
     except ValueError as error:
         raise PlanError(str(error)) from None
+    if settings.extra_test and settings.arms != ("pooled",):
+        raise PlanError("extra_test measures the pooled arm: arms=[pooled]")
     if unknown := set(settings.compare) - set(settings.arms):
         raise PlanError(f"compare names {', '.join(sorted(unknown))}, not in arms")
     return settings
+
+
+def check_together(settings: Settings, plan: Plan) -> None:
+    """Refuse a plan whose values the arms would silently replace.
+
+    Raises
+    ------
+    PlanError
+        Naming the setting to use instead.
+    """
+    if plan.roster.sites != settings.data.sites:
+        raise PlanError(
+            "plan.roster.sites must be data.sites; set data.sites=[...] and leave the "
+            "roster alone"
+        )
+    if any(stage.sharing != "fedbn_head" for stage in plan.stages):
+        raise PlanError(
+            "in a simulation the arm decides what is shared: use arms=[...], for "
+            "example arms=[fedbn,slsl], and leave sharing alone"
+        )
+    if plan.seed != 0:
+        raise PlanError("set seeds=[...] instead of plan.seed")
 
 
 def claim_folder(settings: Settings, plan: Plan) -> bool:
@@ -116,12 +141,14 @@ def claim_folder(settings: Settings, plan: Plan) -> bool:
     """
     folder = settings.folder
     document = json.dumps(asdict(settings), indent=2).encode()
+    leftovers = {path.name for path in folder.glob("*")} - {".lock", _PLAN}
     if (folder / _FILE).is_file():
         before, earlier = read_folder(folder)
+        now = asdict(settings)
         changed = [
             key
             for key, value in asdict(before).items()
-            if key not in _LOCAL and value != asdict(settings)[key]
+            if key not in _LOCAL and _comparable(value) != _comparable(now[key])
         ]
         if earlier.hash != plan.hash:
             changed.append(f"plan ({earlier.hash[:12]}, now {plan.hash[:12]})")
@@ -132,7 +159,7 @@ def claim_folder(settings: Settings, plan: Plan) -> bool:
                 "or delete this one."
             )
         return True
-    if folder.exists() and any(folder.iterdir()):
+    if leftovers:
         raise PlanError(
             f"{folder} is not empty and no run of ours; choose another run_dir"
         )
@@ -140,6 +167,12 @@ def claim_folder(settings: Settings, plan: Plan) -> bool:
     write_atomic(folder / _PLAN, plan_to_json(plan))
     write_atomic(folder / _FILE, document)
     return False
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: item for key, item in value.items() if key != "workers"}
+    return value
 
 
 def read_folder(folder: Path) -> tuple[Settings, Plan]:
@@ -152,5 +185,10 @@ def read_folder(folder: Path) -> tuple[Settings, Plan]:
     """
     if not (folder / _FILE).is_file():
         raise PlanError(f"No run in {folder}: it has no {_FILE}")
-    settings = _SETTINGS.validate_json((folder / _FILE).read_bytes())
+    try:
+        settings = _SETTINGS.validate_json((folder / _FILE).read_bytes())
+    except ValidationError:
+        raise PlanError(
+            f"{folder / _FILE} was edited, or written by another version of mammofed"
+        ) from None
     return settings, plan_from_json((folder / _PLAN).read_bytes())

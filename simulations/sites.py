@@ -90,7 +90,7 @@ def _prepare(
 ) -> Snapshot:
     """Import and prepare one site into a folder named after its archive's content."""
     identity = sha256_hex(_identity(archive).encode())[:8]
-    folder = Path(data.prepared) / f"{site}-{identity}"
+    folder = Path(data.prepared).resolve() / f"{site}-{identity}"
     if (folder / IMPORT_FILE).is_file():
         try:
             return open_snapshot(folder, plan.preprocessing)
@@ -98,7 +98,15 @@ def _prepare(
             pass  # not prepared for this plan yet: prepare below, which says why not
     with view.bar(f"preparing {site}", 1) as bar:
         bar.move(0, 1, "reading headers")
-        import_site(importer, archive, folder, site, options)
+        import_site(
+            importer,
+            archive,
+            folder,
+            site,
+            options,
+            secret=_secret(importer, data, site),
+            synthetic=True,
+        )
         return prepare_site(
             folder,
             archive,
@@ -106,6 +114,17 @@ def _prepare(
             workers=data.workers,
             progress=bar.move,
         )
+
+
+def _secret(importer: str, data: DataSettings, site: str) -> bytes | None:
+    """Derive a virtual hospital's secret, so that its split is the same everywhere.
+
+    A synthetic archive brings its own. A real hospital draws one and never shares it.
+    """
+    if importer == "synthetic":
+        return None
+    text = f"mammofed virtual hospital {data.seed} {site}"
+    return bytes.fromhex(sha256_hex(text.encode()))
 
 
 def _identity(archive: Path) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.checkpoint import read_tensors
-from common.models import build_model
+from common.models import MammographyModel, build_model
 from common.models.imagenet import load_imagenet
 from common.plan import Model, Plan, PlanError
 from common.sharing import load_exactly
@@ -35,6 +35,14 @@ def initial_tensors(plan: Plan, model: Model, source: Path | None) -> dict[str, 
         If the checkpoint is not given, is not the plan's, or is of another backbone.
     """
     built = build_model(model, plan.seed)
+    try:
+        _load_start(built, plan, source)
+    except ValueError as error:
+        raise PlanError(f"The start does not fit {model.name}: {error}") from None
+    return {key: value.detach().clone() for key, value in built.state_dict().items()}
+
+
+def _load_start(built: MammographyModel, plan: Plan, source: Path | None) -> None:
     if plan.start.kind == "imagenet":
         load_imagenet(built, source)
     if plan.start.kind == "checkpoint":
@@ -57,4 +65,3 @@ def initial_tensors(plan: Plan, model: Model, source: Path | None) -> dict[str, 
             if key in arrays or not key.startswith(built.head_prefix)
         }
         load_exactly(built, known, expected)
-    return {key: value.detach().clone() for key, value in built.state_dict().items()}

@@ -64,6 +64,9 @@ BAD_REPLIES: dict[str, tuple[Callable[[Reply], Reply], str]] = {
     "missing_key": (with_tensors(drop_key), "1 tensors missing"),
     "absurd_count": (with_field("patients", 10**9), "absurd count"),
     "negative_count": (with_field("images", -5), "absurd count"),
+    "grown_count": (with_field("patients", 31), "declared"),
+    "other_round": (with_field("evaluated_round", 0), "another round"),
+    "impossible_metric": (with_field("roc_auc", 5.0), "between 0 and 1"),
     "other_site": (with_field("site", "beta"), "another site"),
     "moved_fixed": (with_field("fixed_hash", "0" * 64), "stand still"),
 }
@@ -108,7 +111,14 @@ def test_too_few_good_replies_fail_the_run_and_resuming_goes_on(tmp_path: Path) 
     bad: dict[str, Spoil] = {"beta": in_round(2, with_tensors(set_nan))}
     with pytest.raises(RunFailed, match=r"round 2: 2 sites counted.*needs 3.*beta"):
         play(plan, tmp_path / "disturbed", spoil=bad)
+    failure = tmp_path / "disturbed" / "coordinator" / "failure.json"
+    said = json.loads(failure.read_bytes())
+    assert said["status"] == "failed"
+    assert [(e["site"], e["round"]) for e in said["ledger"] if not e["counted"]] == [
+        ("beta", 2)
+    ]
     play(plan, tmp_path / "disturbed")
+    assert not failure.exists()
     play(plan, tmp_path / "undisturbed")
     assert_same_models(plan, tmp_path / "undisturbed", tmp_path / "disturbed", 3)
 
@@ -166,6 +176,46 @@ def test_two_stages_with_another_preset_and_another_head(tmp_path: Path) -> None
     assert TRUNK in same
     assert "heads.second_reading.weight" not in same
     assert "backbone.stem.1.weight" not in same
+
+
+def test_a_site_that_misses_the_opening_of_a_stage_fails_the_run(
+    tmp_path: Path,
+) -> None:
+    """It could not carry its local part over; the run goes on once it is back."""
+    plan = two_stage_plan()
+    bad: dict[str, Spoil] = {"beta": in_round(3, with_tensors(set_nan))}
+    with pytest.raises(RunFailed, match=r"round 3 \(it opens a stage\).*beta"):
+        play(plan, tmp_path / "disturbed", spoil=bad)
+    play(plan, tmp_path / "disturbed")
+    play(plan, tmp_path / "undisturbed")
+    assert_same_models(plan, tmp_path / "undisturbed", tmp_path / "disturbed", 5)
+
+
+def test_an_absence_inside_a_later_stage_is_rolled_back_within_it(
+    tmp_path: Path,
+) -> None:
+    plan = two_stage_plan()
+    bad: dict[str, Spoil] = {"beta": in_round(4, with_tensors(set_nan))}
+    outcome = play(plan, tmp_path, spoil=bad)
+    assert outcome.status == "complete_with_absences"
+    assert outcome.state.local_rounds[4]["beta"] == 3
+    assert outcome.state.local_rounds[5]["beta"] == 5
+
+
+def test_images_that_changed_since_the_first_handshake_are_named(
+    tmp_path: Path,
+) -> None:
+    plan = small_plan(minimum=3)
+    bad: dict[str, Spoil] = {"beta": in_round(2, with_tensors(set_nan))}
+    with pytest.raises(RunFailed):
+        play(plan, tmp_path, spoil=bad)
+
+    def other(request: Request, reply: Reply) -> Reply:
+        changed = with_field("snapshot", "0" * 64)
+        return changed(reply) if request.kind == "handshake" else reply
+
+    with pytest.raises(RunFailed, match="prepared images of gamma"):
+        play(plan, tmp_path, spoil={"gamma": other})
 
 
 def test_a_frozen_shared_part_never_travels_and_arrives_unchanged(

@@ -51,6 +51,10 @@ def test_the_statistics_arm_trains_nothing() -> None:
     assert stage.rounds == 1
 
 
+def test_four_letters_are_an_arm_of_that_sharing() -> None:
+    assert plan_for("slsl", small_plan(), seed=1).stages[0].sharing == "slsl"
+
+
 def test_a_follower_needs_its_forerunner_first() -> None:
     check_arms(["fedavg", "fedavg_local_stats"])
     with pytest.raises(ValueError, match="before it"):

@@ -19,6 +19,7 @@ from client.model_folder import preprocessing_of, read_model_folder
 from common.plan import read_plan
 from common.report.schema import check_report
 from simulations.run import main
+from tests.support.commands import small
 
 SITES = ("north", "lakeside")
 ARMS = (
@@ -32,28 +33,6 @@ ARMS = (
 )
 
 
-def overrides(root: Path) -> list[str]:
-    return [
-        "plan/model@plan.every_stage.model=resnet_tiny",
-        "plan.stages.adapt.rounds=3",
-        "plan.every_stage.work.amount=2",
-        "plan.preprocessing.rows=64",
-        "plan.preprocessing.columns=32",
-        "plan.split.train=0.4",
-        "plan.split.validation=0.2",
-        "plan.split.test=0.4",
-        "plan.evaluation.replicates=100",
-        "plan.evaluation.minimum_class=3",
-        f"data.sites=[{','.join(SITES)}]",
-        "data.patients=40",
-        "data.rows=128",
-        "data.columns=64",
-        f"data.root={root}/synthetic",
-        f"data.prepared={root}/prepared",
-        "threads=1",
-    ]
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("simulation")
@@ -63,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(root: Path) -> Path:
     """Run the small form of ``compare_sharing``: all arms, two rates, two seeds."""
     run_dir = root / "compare"
-    words = ["experiment=compare_sharing", f"run_dir={run_dir}", *overrides(root)]
+    words = ["experiment=compare_sharing", f"run_dir={run_dir}", *small(root, SITES)]
     main([*words, "rates=[0.003,0.01]", "seeds=[0,1]"])
     return run_dir
 
@@ -256,8 +235,8 @@ def test_a_folder_of_another_plan_is_refused_and_left_alone(
     compared: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (compared / "plan.json").read_bytes()
-    words = ["experiment=compare_sharing", f"run_dir={compared}", *overrides(root)]
-    status, text = complain([*words, "rates=[]", "plan.seed=5"], capsys)
+    words = ["experiment=compare_sharing", f"run_dir={compared}", *small(root, SITES)]
+    status, text = complain([*words, "rates=[]", "plan.evaluation.trailing=2"], capsys)
     assert status == 2
     assert "plan (" in text
     assert "rates" in text
@@ -268,7 +247,7 @@ def test_a_folder_of_somebody_else_is_refused(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("do not lose")
-    words = ["experiment=demo", f"run_dir={tmp_path}", *overrides(root)]
+    words = ["experiment=demo", f"run_dir={tmp_path}", *small(root, SITES)]
     status, text = complain(words, capsys)
     assert status == 2
     assert "not empty" in text
@@ -281,6 +260,14 @@ def test_a_folder_of_somebody_else_is_refused(
         (["resume", "/nowhere"], "No run in"),
         (["sythn"], "mammo-sim experiment=NAME"),
         (["experiment=demo", "data.sites=[north,atlantis]"], "atlantis"),
+        (["experiment=demo", "plan.seed=3"], "seeds=["),
+        (["experiment=demo", "plan.every_stage.sharing=fedavg"], "arms=["),
+        (["experiment=demo", "plan.roster.sites=[north,harbour]"], "data.sites"),
+        (["experiment=demo", "arms=[]"], "arms"),
+        (["experiment=demo", "rates=[-1]"], "rates"),
+        (["experiment=demo", "threads=0"], "threads"),
+        (["experiment=demo", "extra_test=5"], "pooled"),
+        (["experiment=demo", "plan.stages.adapt=5"], "mapping"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_no_traceback(
