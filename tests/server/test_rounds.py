@@ -300,6 +300,24 @@ def test_the_outcome_is_written_and_matches_the_state(tmp_path: Path) -> None:
     assert set(written["history"]) == {"1", "2", "3"}
 
 
+def test_an_earlier_round_can_be_the_result_and_is_the_one_it_was(
+    tmp_path: Path,
+) -> None:
+    """Its shared checkpoint and every site's generation must have been kept."""
+
+    def best_at_three(request: Request, reply: Reply) -> Reply:
+        if request.kind == "handshake":
+            return reply
+        early = reply.fields.get("evaluated_round", 6) in (1, 2, 3)
+        return with_field("roc_auc", 0.9 if early else 0.1)(reply)
+
+    long, short = small_plan(small_stage(rounds=6)), small_plan(small_stage(rounds=3))
+    outcome = play(long, tmp_path / "long", spoil=dict.fromkeys(SITES, best_at_three))
+    assert (outcome.selected, outcome.last) == (3, 6)
+    play(short, tmp_path / "short")
+    assert_same_models(long, tmp_path / "short", tmp_path / "long", 3)
+
+
 def test_a_new_head_must_have_the_size_of_its_name(tmp_path: Path) -> None:
     other = small_stage("more", 1, model=Model("resnet_tiny", outputs=2))
     plan: Plan = small_plan(small_stage(rounds=1), other)
