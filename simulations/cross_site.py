@@ -55,7 +55,7 @@ def score_model(
     parts: tuple[str, ...] = (TEST,),
 ) -> float | None:
     """Compute a model's ROC-AUC on one site's images; None with one class only."""
-    dataset = build_dataset({population: snapshot}, plan)
+    dataset = build_dataset({population: snapshot}, plan, required=())
     spec = plan.stages[-1].model
     loader = Loader(dataset, device, spec.mean, spec.scale, spec.channels)
     size = 2 * plan.stages[-1].work.batch_size

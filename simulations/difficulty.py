@@ -141,7 +141,7 @@ def _shortcut_areas(
     model = classifier.fit(table, together.targets(train))  # type: ignore[attr-defined]
     areas = {}
     for site, snapshot in extra.items():
-        dataset = build_dataset({site: snapshot}, plan)
+        dataset = build_dataset({site: snapshot}, plan, required=())
         rows = np.concatenate([dataset.select(part) for part in ALL])
         own = features(dataset, rows).reindex(columns=table.columns, fill_value=0.0)
         scored = dataset.rows.iloc[rows][

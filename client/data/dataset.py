@@ -80,18 +80,23 @@ class SiteDataset:
         return int(self.rows.iloc[self.select(part)]["patient_key"].nunique())
 
 
-def build_dataset(snapshots: Mapping[str, Snapshot], plan: Plan) -> SiteDataset:
+def build_dataset(
+    snapshots: Mapping[str, Snapshot],
+    plan: Plan,
+    required: tuple[str, ...] = (TRAIN, VALIDATION),
+) -> SiteDataset:
     """Label and split prepared images as the plan says.
 
     Parameters
     ----------
     snapshots : by population, in the order of the plan's roster
     plan : target and split
+    required : parts that must have a labelled image; none where all is tested on
 
     Raises
     ------
     Refusal
-        With ``TARGET`` if training or validation lacks labelled images.
+        With ``TARGET`` if a required part lacks labelled images.
     """
     frames = []
     for number, (population, snapshot) in enumerate(snapshots.items()):
@@ -107,7 +112,7 @@ def build_dataset(snapshots: Mapping[str, Snapshot], plan: Plan) -> SiteDataset:
         )
         frames.append(rows)
     dataset = SiteDataset(snapshots, pd.concat(frames, ignore_index=True))
-    for part in (TRAIN, VALIDATION):
+    for part in required:
         if not len(dataset.select(part)):
             raise Refusal(
                 Code.TARGET,
