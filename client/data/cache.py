@@ -8,13 +8,11 @@ the chunks whose record stands and whose bytes match. ``snapshot.json`` comes la
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +44,7 @@ from client.data.snapshot import (
 from client.data.workers import run_tasks
 from common.atomic import sync_folder, write_atomic
 from common.canonical import canonical_json, sha256_hex
+from common.lock import locked
 from common.plan import Preprocessing
 
 __all__ = ["CacheError", "Progress", "Snapshot", "open_snapshot", "prepare"]
@@ -91,12 +90,14 @@ def prepare(
     Raises
     ------
     CacheError
-        If nothing can be prepared, another preparation is running here, or a complete
+        If nothing can be prepared, or a complete
         cache was made from other files.
+    FolderBusyError
+        If another preparation is running here.
     WorkerError
         If the workers cannot run at all.
     """
-    with _locked(site_folder):
+    with locked(site_folder / "cache"):
         job = _plan_job(site_folder, preprocessing)
         if not (job.folder / SNAPSHOT_FILE).is_file():
             _start(job)
@@ -313,16 +314,3 @@ def _nothing_to_do(manifest: pd.DataFrame, preprocessing: Preprocessing) -> str:
 
 def _counted(counts: pd.Series) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-@contextmanager
-def _locked(site_folder: Path) -> Iterator[None]:
-    (site_folder / "cache").mkdir(exist_ok=True)
-    with (site_folder / "cache" / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CacheError(
-                f"Another preparation is running in {site_folder}. Wait for it."
-            ) from None
-        yield

@@ -24,6 +24,7 @@ from client.data.manifest import read_linkage, read_manifest, write_manifest
 from client.data.preprocessing import preprocess
 from client.data.site_data import import_site, site_counts
 from client.data.snapshot import cache_folder
+from common.lock import FolderBusyError
 from common.plan import Preprocessing
 
 Archive = Callable[[int], Path]
@@ -118,6 +119,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from client.data.cache import prepare
+from common.lock import FolderBusyError
 from common.plan import Preprocessing
 
 def stop(done, total):
@@ -333,7 +335,7 @@ def test_second_preparation_at_the_same_time_is_refused(
     site = _site(tmp_path, root)
 
     def again(done: int, total: int) -> None:
-        with pytest.raises(CacheError, match="Another preparation"):
+        with pytest.raises(FolderBusyError, match="Another process"):
             prepare(site, root, small)
 
     assert len(prepare(site, root, small, progress=again)) == 2
