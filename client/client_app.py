@@ -32,7 +32,11 @@ class Session(Protocol):
     """The one interface behind which models and pixels live."""
 
     def answer(self, request: Request) -> Reply:
-        """Do what the coordinator asks, or raise `Refusal`."""
+        """Do what the coordinator asks, or raise `Refusal`.
+
+        The reply's tensors may be the session's own memory: pack them before asking
+        again.
+        """
         ...
 
 

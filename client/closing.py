@@ -82,5 +82,5 @@ def write_model(
         unit=plan.target.unit,
         synthetic=synthetic,
     )
-    tensors = current.take(tuple(current.model.state_dict()))
+    tensors = current.look(current.model.state_dict())
     return write_model_folder(folder / plan.id / str(round_), tensors, info, plan)

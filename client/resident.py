@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,13 @@ class StageModel:
         expected = set(self.contract.shared) | set(self.contract.local)
         load_exactly(self.model, {key: tensors[key] for key in expected}, expected)
 
-    def take(self, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Copy tensors out of the model, to the CPU."""
+    def look(self, keys: Iterable[str]) -> dict[str, np.ndarray]:
+        """Read tensors on the CPU; valid until the next `put` or training step.
+
+        Where the model is on the CPU this is its own memory: copy what is to be kept.
+        """
         state = self.model.state_dict()
-        return {key: state[key].detach().cpu().numpy().copy() for key in keys}
+        return {key: state[key].detach().cpu().numpy() for key in keys}
 
 
 class Resident:

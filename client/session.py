@@ -86,6 +86,10 @@ class SiteSession:
     def answer(self, request: Request) -> Reply:
         """Do what the coordinator asks.
 
+        Returns
+        -------
+        The reply; its tensors are valid until the model moves again.
+
         Raises
         ------
         Refusal
@@ -163,10 +167,10 @@ class SiteSession:
         trained, moved = train_round(
             self._resident, self._dataset, self._site, now, round_, moments, tensors
         )
-        sent = current.take(current.contract.sent)
+        sent = current.look(current.contract.sent)
         if not all(np.isfinite(array).all() for array in sent.values()):
             raise Refusal(Code.NOT_FINITE, f"weights of round {round_} are not finite")
-        own = current.take(current.contract.local)
+        own = {k: v.copy() for k, v in current.look(current.contract.local).items()}
         state.write(
             Generation(round_, str(fields["shared_hash"]), own, moved), current.parts
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,19 +17,41 @@ def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
     content : the whole file
     mode : permission bits; 0o600 for what must not leave the site's account
     """
+    with atomic_file(path, mode) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def atomic_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Lend an empty file of a temporary name; flush and rename it when all went well.
+
+    For libraries that write files themselves, be it into this file or over it.
+
+    Parameters
+    ----------
+    path : final name; the folder must exist
+    mode : permission bits
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
+    try:
+        yield temporary
+        temporary.chmod(mode)  # of what may be another file by now
+        _sync(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder's list of names, so that a rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

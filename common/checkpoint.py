@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
-from common.atomic import write_atomic
+from common.atomic import atomic_file
 from common.contract import tensor_hash
 
 Tensors = dict[str, np.ndarray]
@@ -44,7 +44,8 @@ def write_tensors(
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     content_hash = content_hash or tensor_hash(ordered, ordered)
     header = {"mammofed": json.dumps({**metadata, "tensors": content_hash})}
-    write_atomic(path, save(ordered, metadata=header), mode)
+    with atomic_file(path, mode) as temporary:
+        save_file(ordered, temporary, metadata=header)
     return content_hash
 
 

@@ -36,8 +36,8 @@ from simulations.benchmark_runs import (
 )
 from simulations.progress import View, duration
 
-PAIR_SITES, RAY_PAIRS = 2, 2
-MEMORY_ROUNDS, SETTLED = 60, 5
+PAIR_SITES, RAY_PAIRS = 4, 2  # as many sites as the synthetic consortium
+MEMORY_SITES, MEMORY_ROUNDS, SETTLED = 2, 60, 5
 SHORT_ROUNDS = 5
 OVERHEAD, RATIO, MEGABYTES = 0.03, 1.03, 1.0
 
@@ -75,7 +75,7 @@ def measure(settings: Settings, view: View) -> dict[str, Any]:
     rounds = settings.pairs + 1
     view.say(_expected(settings, step, steps, short))
 
-    small = play(settings.job(PAIR_SITES, MEMORY_ROUNDS, 1), view)
+    small = play(settings.job(MEMORY_SITES, MEMORY_ROUNDS, 1), view)
     main = play(settings.job(PAIR_SITES, rounds, steps), view, paired=True)
     runs = [play(settings.job(n, _rounds(n), steps), view) for n in settings.sites]
     second = play(settings.job(settings.sites[0], SHORT_ROUNDS, short), view)
@@ -125,7 +125,7 @@ def _expected(settings: Settings, step: float, steps: int, short: int) -> str:
     seconds = step * (
         steps * (in_turns + by_sites + on_ray)
         + short * SHORT_ROUNDS * settings.sites[0]
-        + MEMORY_ROUNDS * PAIR_SITES * 4  # an estimate: overhead of three steps
+        + MEMORY_ROUNDS * MEMORY_SITES * 4  # an estimate: overhead of three steps
     )
     expected = duration(1.04 * seconds + 30 * settings.ray)
     return (

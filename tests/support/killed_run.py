@@ -22,7 +22,8 @@ from tests.support.runs import play
 class Phase:
     """Where the process dies: at the nth call of a function, for some of its files.
 
-    ``half`` writes the first half of what the call would write, then dies.
+    ``half`` lets the call write its file, cuts that in half, then dies before the
+    rename.
     """
 
     module: str
@@ -37,10 +38,10 @@ PHASES = {
     "evaluation": Phase("client.evaluation", "predict", 5),
     "aggregation": Phase("server.rounds", "average", 2),
     "checkpoint_tensors": Phase(
-        "common.checkpoint", "write_atomic", 3, "checkpoints/round-", half=True
+        "common.checkpoint", "save_file", 3, "checkpoints/.round-", half=True
     ),
-    "checkpoint_record": Phase("server.checkpoints", "write_atomic", 3, half=True),
-    "local_state": Phase("common.checkpoint", "write_atomic", 5, "state/", half=True),
+    "checkpoint_record": Phase("server.checkpoints", "write_atomic", 3),
+    "local_state": Phase("common.checkpoint", "save_file", 5, "state/", half=True),
     "between_stages_at_the_coordinator": Phase("server.rounds", "next_shared", 1),
     "between_stages_at_a_site": Phase("client.session", "next_local", 2),
     "closing": Phase("client.session", "write_model", 4),
@@ -72,13 +73,13 @@ def die_at(phase: Phase) -> None:
 
     def deadly(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
-        calls += phase.file in str(arguments[0])
-        if calls < phase.call or phase.file not in str(arguments[0]):
+        file = next((str(a) for a in arguments if isinstance(a, Path)), "")
+        calls += phase.file in file
+        if calls < phase.call or phase.file not in file:
             return original(*arguments, **named)
         if phase.half:
-            path, content = Path(arguments[0]), arguments[1]
-            unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            unfinished.write_bytes(content[: len(content) // 2])
+            original(*arguments, **named)
+            os.truncate(file, Path(file).stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("still alive")
 
