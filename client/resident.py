@@ -73,6 +73,7 @@ class Resident:
         self._start_file = start_file
         self._models: dict[Model, nn.Module] = {}
         self._stages: dict[int, StageModel] = {}
+        self._initial: dict[Model, dict[str, Tensor]] = {}
         self.mixed = (
             plan.precision == "auto"
             and device.type == "cuda"
@@ -95,4 +96,6 @@ class Resident:
     def initial(self, number: int) -> dict[str, Tensor]:
         """Return the tensors that a stage would start from without a past."""
         model = self.plan.stages[number].model
-        return initial_tensors(self.plan, model, self._start_file)
+        if model not in self._initial:  # the same for every site that takes its turn
+            self._initial = {model: initial_tensors(self.plan, model, self._start_file)}
+        return self._initial[model]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -15,10 +14,8 @@ from common.records import Value
 Tensors = dict[str, np.ndarray]
 
 
-_BLOCK = 1 << 17
+_BLOCK = 1 << 16
 """Elements summed at a time, so that the float64 sums stay in the processor's cache."""
-
-_POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="average")
 
 
 class BadReply(ValueError):  # noqa: N818  the field's word
@@ -114,19 +111,20 @@ def average(
     -------
     The weighted mean; with one site bit for bit its update.
     """
-    keys = list(updates[0])
-    each = ([update[key] for update in updates] for key in keys)
-    means = _POOL.map(lambda arrays: _weighted_mean(arrays, shares), each)
-    return dict(zip(keys, means, strict=True))
-
-
-def _weighted_mean(arrays: Sequence[np.ndarray], shares: Sequence[float]) -> np.ndarray:
-    mean = np.empty(arrays[0].shape, arrays[0].dtype)
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, max(mean.size, 1), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        total = np.multiply(flat[0][block], shares[0], dtype=np.float64)
-        for values, share in zip(flat[1:], shares[1:], strict=True):
-            total += np.multiply(values[block], share, dtype=np.float64)
-        mean.reshape(-1)[block] = total
-    return mean
+    total, part = np.empty(_BLOCK), np.empty(_BLOCK)
+    result: Tensors = {}
+    for key, first in updates[0].items():
+        mean = np.empty(first.shape, first.dtype)
+        flat = [update[key].reshape(-1) for update in updates]
+        for start in range(0, first.size, _BLOCK):
+            block = slice(start, min(start + _BLOCK, first.size))
+            summed, next_ = total[: block.stop - start], part[: block.stop - start]
+            summed[:] = flat[0][block]
+            summed *= shares[0]
+            for values, share in zip(flat[1:], shares[1:], strict=True):
+                next_[:] = values[block]
+                next_ *= share
+                summed += next_
+            mean.reshape(-1)[block] = summed
+        result[key] = mean
+    return result

@@ -191,9 +191,9 @@ class Loader:
         generator = torch.Generator().manual_seed(seed)
         for indices in rows:
             raw = torch.from_numpy(self.dataset.pixels(indices).astype(np.float32))
-            images = raw.to(self.device, non_blocking=True).unsqueeze(1) / 65535.0
+            images = raw.to(self.device, non_blocking=True).unsqueeze(1).div_(65535.0)
             if augmentation is not None:
                 images = augment(images, augmentation, generator)
-            images = (images - self.mean) / self.scale
+            images = images.sub_(self.mean).div_(self.scale)
             targets = torch.from_numpy(self.dataset.targets(indices))
             yield images.expand(-1, self.channels, -1, -1), targets.to(self.device)
