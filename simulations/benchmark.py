@@ -25,6 +25,7 @@ from rich.table import Table
 
 from common.atomic import write_atomic
 from common.plan import Plan, PlanError
+from common.progress import View, duration
 from server.participation import RunFailed
 from simulations.benchmark_data import PlainLoop, hospitals, job
 from simulations.benchmark_runs import (
@@ -34,7 +35,6 @@ from simulations.benchmark_runs import (
     ratios,
     slope,
 )
-from simulations.progress import View, duration
 
 PAIR_SITES, RAY_PAIRS = 4, 2  # as many sites as the synthetic consortium
 MEMORY_SITES, MEMORY_ROUNDS, SETTLED = 2, 60, 5

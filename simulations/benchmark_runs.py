@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from common.plan import Plan
+from common.progress import Bar, View
 from simulations.benchmark_data import PlainLoop, hospitals
 from simulations.federation import Machine, run_in_process
-from simulations.progress import Bar, View
 from simulations.ray import run_with_ray
 
 RAY_WORKERS = 2

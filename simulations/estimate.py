@@ -11,9 +11,9 @@ from client.objectives import build_objective
 from client.resident import Resident
 from client.steps.plain import plain_step
 from client.training import build_optimizer
+from common.progress import duration
 from simulations.arms import arm_of
 from simulations.experiment import Laboratory
-from simulations.progress import duration
 
 _STEPS = 8
 _EVALUATION_COST = 0.3

@@ -14,10 +14,10 @@ from client.data.cache import Snapshot
 from common.atomic import write_atomic
 from common.checkpoint import read_tensors
 from common.plan import Plan, PlanError
+from common.progress import View
 from server.selection import trailing_mean
 from simulations.arms import POOLED, arm_of, plan_for, restatistics_plan
 from simulations.federation import Machine, Populations, run_in_process
-from simulations.progress import View
 from simulations.results import ROLES, Finished, read_outcome
 from simulations.settings import Settings
 from simulations.tensorboard import Curves, Together

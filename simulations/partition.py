@@ -14,8 +14,8 @@ from client.data.preprocessing import apply_lut
 from common.atomic import write_atomic
 from common.canonical import canonical_json, sha256_hex
 from common.plan import PlanError
+from common.progress import View
 from common.seeds import derive_seed
-from simulations.progress import View
 from simulations.settings import DataSettings
 
 _DONE = "division.json"

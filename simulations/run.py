@@ -18,6 +18,7 @@ from common.compose import compose_tree, plan_of
 from common.lock import FolderBusyError, locked
 from common.models.check import check_models
 from common.plan import Plan, PlanError
+from common.progress import View
 from common.records import Refusal
 from server.participation import RunFailed
 from simulations.difficulty import measure_difficulty
@@ -29,7 +30,6 @@ from simulations.experiment import (
     write_chosen_rates,
 )
 from simulations.federation import Machine
-from simulations.progress import View
 from simulations.reporting import make_report
 from simulations.results import Finished
 from simulations.settings import (

@@ -21,21 +21,39 @@ _LOCAL = {"run_dir", "device", "threads", "backend"}
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Archive:
+    """The archive of one virtual hospital.
+
+    Attributes
+    ----------
+    importer : key of `client.data.importers.IMPORTERS`
+    root : folder of the archive, as it was downloaded
+    options : of the importer
+    """
+
+    importer: str
+    root: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class DataSettings:
     """Where the virtual hospitals' images come from.
 
     Attributes
     ----------
-    kind : ``synthetic`` is generated; ``folders`` are images with a label table
+    kind : ``synthetic`` is generated; ``folders`` are images with a label table;
+        ``archives`` are data sets, each a hospital
     root : of the archive; ``prepared`` gets manifests and caches
     sites : names of the hospitals
     patients : per synthetic site; None = the generator's default
     lesions : False leaves the findings out of synthetic pixels
     importer : options of the ``image_folder`` importer, for ``folders``
     luts : display LUT that each site's images of ``folders`` pass through
+    archives : by site, for ``archives``; others than those of ``sites`` are left alone
     """
 
-    kind: Literal["synthetic", "folders"]
+    kind: Literal["synthetic", "folders", "archives"]
     root: str
     prepared: str
     sites: tuple[str, ...]
@@ -47,6 +65,7 @@ class DataSettings:
     lesions: bool = True
     importer: dict[str, Any] = field(default_factory=dict)
     luts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    archives: dict[str, Archive] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)

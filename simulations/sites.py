@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from client.data.cache import CacheError, Snapshot, open_snapshot
 from client.data.site_data import IMPORT_FILE, import_site, prepare_site
-from common.canonical import sha256_hex, sha256_of_file
+from common.canonical import canonical_json, sha256_hex, sha256_of_file
 from common.plan import Plan, PlanError
+from common.progress import Bar, View
 from simulations.partition import divide_folder
-from simulations.progress import Bar, View
-from simulations.settings import DataSettings
+from simulations.settings import Archive, DataSettings
 from simulations.synthetic.generate import generate
 from simulations.synthetic.profiles import ALL_SITES, SiteProfile
 
@@ -25,18 +26,33 @@ def prepare_sites(
     -------
     Snapshots by site, in the order of the settings; True for synthetic images.
     """
-    if data.kind == "synthetic":
-        synthesise(data, view)
-        archives = {site: Path(data.root) / site for site in data.sites}
-        importer, options = "synthetic", {}
-    else:
-        archives = divide_folder(data, view)
-        importer, options = "image_folder", dict(data.importer)
     snapshots = {
-        site: _prepare(importer, archive, site, options, data, plan, view)
-        for site, archive in archives.items()
+        site: _prepare(archive, site, data, plan, view)
+        for site, archive in _archives(data, view).items()
     }
     return snapshots, data.kind == "synthetic"
+
+
+def _archives(data: DataSettings, view: View) -> dict[str, Archive]:
+    """Find or make the archive of every hospital."""
+    match data.kind:
+        case "synthetic":
+            synthesise(data, view)
+            return {
+                site: Archive("synthetic", f"{data.root}/{site}") for site in data.sites
+            }
+        case "folders":
+            return {
+                site: Archive("image_folder", str(folder), dict(data.importer))
+                for site, folder in divide_folder(data, view).items()
+            }
+        case "archives":
+            if unknown := [site for site in data.sites if site not in data.archives]:
+                raise PlanError(
+                    f"data.sites names {', '.join(unknown)}; data.archives describes "
+                    f"{', '.join(sorted(data.archives)) or 'none'}"
+                )
+            return {site: data.archives[site] for site in data.sites}
 
 
 def synthesise(data: DataSettings, view: View) -> None:
@@ -80,36 +96,36 @@ def _generate(
 
 
 def _prepare(
-    importer: str,
-    archive: Path,
+    archive: Archive,
     site: str,
-    options: Mapping[str, object],
     data: DataSettings,
     plan: Plan,
     view: View,
 ) -> Snapshot:
-    """Import and prepare one site into a folder named after its archive's content."""
+    """Import and prepare one site into a folder named after its archive."""
     identity = sha256_hex(_identity(archive).encode())[:8]
+    root = Path(archive.root)
     folder = Path(data.prepared).resolve() / f"{site}-{identity}"
     if (folder / IMPORT_FILE).is_file():
         try:
             return open_snapshot(folder, plan.preprocessing)
         except CacheError:
             pass  # not prepared for this plan yet: prepare below, which says why not
-    with view.bar(f"preparing {site}", 1) as bar:
-        bar.move(0, 1, "reading headers")
+    with view.bar(f"reading {site}", 1) as bar:
         import_site(
-            importer,
-            archive,
+            archive.importer,
+            root,
             folder,
             site,
-            options,
-            secret=_secret(importer, data, site),
+            archive.options,
+            secret=_secret(archive.importer, data, site),
             synthetic=True,
+            progress=bar.move,
         )
+    with view.bar(f"preparing {site}", 1) as bar:
         return prepare_site(
             folder,
-            archive,
+            root,
             plan.preprocessing,
             workers=data.workers,
             progress=bar.move,
@@ -127,9 +143,10 @@ def _secret(importer: str, data: DataSettings, site: str) -> bytes | None:
     return bytes.fromhex(sha256_hex(text.encode()))
 
 
-def _identity(archive: Path) -> str:
-    """Identify an archive by its description: site.json, or the table of a division."""
+def _identity(archive: Archive) -> str:
+    """Identify an archive by our own description of it, else by where it is."""
+    root = Path(archive.root)
     for name in ("site.json", "division.json"):
-        if (archive / name).is_file():
-            return sha256_of_file(archive / name)
-    raise PlanError(f"{archive} is no archive that mammo-sim made")
+        if (root / name).is_file():
+            return sha256_of_file(root / name)
+    return canonical_json(asdict(archive) | {"root": str(root.resolve())}).decode()

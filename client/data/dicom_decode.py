@@ -2,7 +2,7 @@
 
 GPL decoders are never used. 12-bit JPEG Extended is read by dicomsdl only: gdcm and
 pylibjpeg fail on it. A decoder may crash or hang: call this in a worker process
-(`client.data.workers`), where a crash costs one file. There is no timeout yet.
+(`client.data.workers`), where a crash or a hang costs one file.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def prepare_chunk(
     ----------
     setup : ``preprocessing`` (fields of the plan) and ``images`` (path of the map)
     task : ``offset`` (first slot) and ``files`` in slot order, each with ``path``,
-        ``sha256``, ``reader``, ``bits``, ``photometric``, and ``crashed`` after a crash
+        ``sha256``, ``reader``, ``bits``, ``photometric``, and ``lost`` after a death
     starting : called with the position of each file before it is touched
 
     Returns
@@ -63,8 +63,9 @@ def prepare_chunk(
 def _prepare_file(
     file: dict[str, Any], preprocessing: Preprocessing
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    if file.get("crashed"):
-        raise Rejected("Q_CRASH", "decode", "WorkerDied")
+    if "lost" in file:
+        code = {"crashed": "Q_CRASH", "hung": "Q_TIMEOUT"}[file["lost"]]
+        raise Rejected(code, "decode", "WorkerDied")
     picture = _read(file, preprocessing)
     cached, geometry = preprocess(picture.image, preprocessing)
     row_spacing, column_spacing = picture.spacing or (None, None)

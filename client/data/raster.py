@@ -1,7 +1,8 @@
-"""PNG and JPEG exports: what their container tells, and their pixels in [0, 1].
+"""PNG, JPEG and PGM files: what their container tells, and their pixels in [0, 1].
 
 A raster has no header worth the name: side, view, patient and true bit depth come from
-a table. A 16-bit PNG may span 0..65535 or 0..4095 for the same image.
+a table. A 16-bit file may span 0..65535 or 0..4095 for the same image. Of the Netpbm
+family only binary grey maps (PGM, magic number P5) are read.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Container:
 
 
 def read_container(content: bytes) -> Container:
-    """Read the container of a PNG or JPEG file in memory.
+    """Read the container of a PNG, JPEG or PGM file in memory.
 
     Raises
     ------
@@ -39,12 +40,14 @@ def read_container(content: bytes) -> Container:
     """
     if not content:
         raise Rejected("Q_EMPTY", "read")
+    grey_map = content[:2] == b"P5" and content[2:3].isspace()
+    formats = ("PPM",) if grey_map else ("PNG", "JPEG")
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+        with Image.open(io.BytesIO(content), formats=formats) as picture:
             mode, (columns, rows) = picture.mode, picture.size
     except UnidentifiedImageError:
-        known = content[:8] == b"\x89PNG\r\n\x1a\n" or content[:2] == b"\xff\xd8"
-        code = "Q_CODESTREAM" if known else "X_NOT_IMAGE"
+        png_or_jpeg = content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8"))
+        code = "Q_CODESTREAM" if png_or_jpeg or grey_map else "X_NOT_IMAGE"
         raise Rejected(code, "read") from None
     except Image.DecompressionBombError:
         raise Rejected("Q_TOO_LARGE", "read") from None
@@ -60,7 +63,7 @@ def read_container(content: bytes) -> Container:
 
 
 def read_raster(content: bytes, bits: int, photometric: str) -> Picture:
-    """Decode a PNG or JPEG file in memory.
+    """Decode a PNG, JPEG or PGM file in memory.
 
     Parameters
     ----------

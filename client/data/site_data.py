@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from client.data.cache import Progress, prepare
-from client.data.importers import IMPORTERS, Imported, ImporterError
+from client.data.importers import IMPORTERS, Imported, ImporterError, Source
 from client.data.manifest import parquet_bytes, read_manifest, write_manifest
 from client.data.pseudonyms import Pseudonymiser, site_secret
 from client.data.snapshot import Snapshot
@@ -25,6 +25,7 @@ from common.canonical import canonical_json, sha256_hex
 from common.plan import Preprocessing
 
 IMPORT_FILE = "import.json"
+_WHEREABOUTS = "linkage.json"  # a path may name a patient: part of the linkage
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def import_site(
     *,
     secret: bytes | None = None,
     synthetic: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> ImportSummary:
     """Import an archive into a site folder, which is made if it is absent.
 
@@ -63,6 +65,7 @@ def import_site(
     secret : pseudonymisation secret of a virtual hospital; a real site draws its own.
         For ``synthetic`` it is read from the archive's ``site.json``
     synthetic : marks a given secret as derived
+    progress : called with files read and files found
 
     Raises
     ------
@@ -79,13 +82,16 @@ def import_site(
     site_folder.mkdir(parents=True, exist_ok=True)
     site_folder.chmod(0o700)
     pseudonymiser = Pseudonymiser(site_secret(site_folder, secret, synthetic=synthetic))
-    imported = IMPORTERS[importer_id](archive_root, site, pseudonymiser, options or {})
+    source = Source(archive_root, pseudonymiser, progress)
+    imported = IMPORTERS[importer_id](source, site, options or {})
     counts = _counts(imported)
     facts = {"digest": _digest(imported), "importer": importer_id, "counts": counts}
     done = site_folder / IMPORT_FILE
     if done.is_file():
         _refuse_other(json.loads(done.read_bytes()), facts, site_folder)
         return ImportSummary(counts, repeated=True)
+    whereabouts = json.dumps({"archive": str(archive_root.resolve())}).encode()
+    write_atomic(site_folder / _WHEREABOUTS, whereabouts, mode=0o600)
     write_manifest(site_folder, imported.manifest, imported.linkage)
     write_atomic(done, canonical_json(facts), mode=0o600)
     return ImportSummary(counts, repeated=False)
@@ -103,6 +109,20 @@ def prepare_site(
     return prepare(
         site_folder, archive_root, preprocessing, workers=workers, progress=progress
     )
+
+
+def archive_of(site_folder: Path) -> Path:
+    """Tell where the archive of a site folder was when it was imported.
+
+    Raises
+    ------
+    ImporterError
+        If nothing was imported.
+    """
+    path = site_folder / _WHEREABOUTS
+    if not path.is_file():
+        raise ImporterError(f"{site_folder} holds no import. Run mammo-data import.")
+    return Path(json.loads(path.read_bytes())["archive"])
 
 
 def site_counts(site_folder: Path) -> dict[str, int]:

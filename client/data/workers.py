@@ -1,10 +1,9 @@
-"""Worker processes that may die: a crash costs one file, not the run.
+"""Worker processes that may die or hang: that costs one file, not the run.
 
-Native decoders can end a process. Every worker is a fresh Python that reads tasks and
-writes answers as JSON lines; before each file it says which one. When it dies, that
-file is marked ``crashed``, a new worker starts, and gets the task again.
-
-A hung decoder is not ended yet: the place for a deadline is `_Worker.run`.
+Native decoders can end a process, or never come back. Every worker is a fresh Python
+that reads tasks and writes answers as JSON lines; before each file it says which one.
+When it dies, or is silent for too long and is killed, that file is marked as ``lost``,
+a new worker starts, and gets the task again.
 """
 
 from __future__ import annotations
@@ -31,7 +30,11 @@ class WorkerError(RuntimeError):
 
 
 def run_tasks(
-    module: str, setup: Task, tasks: Sequence[Task], workers: int
+    module: str,
+    setup: Task,
+    tasks: Sequence[Task],
+    workers: int,
+    seconds_per_file: float = 120.0,
 ) -> Iterator[tuple[int, Task]]:
     """Run tasks in worker processes; yield (position of the task, answer) as they end.
 
@@ -41,6 +44,8 @@ def run_tasks(
     setup : sent to each worker first
     tasks : one answer each, in any order
     workers : processes at a time, at least 1
+    seconds_per_file : a worker that says nothing for so long is killed. Many times what
+        the slowest decoder needs for the largest image that is read at all
 
     Raises
     ------
@@ -53,7 +58,7 @@ def run_tasks(
     for item in enumerate(tasks):
         waiting.put(item)
     team = [
-        _Worker(module, setup, waiting, answers)
+        _Worker(module, setup, waiting, answers, seconds_per_file)
         for _ in range(max(1, min(workers, len(tasks))))
     ]
     try:
@@ -79,8 +84,10 @@ class _Worker(threading.Thread):
         setup: Task,
         waiting: queue.SimpleQueue[tuple[int, Task] | None],
         answers: queue.SimpleQueue[tuple[int, Task] | BaseException],
+        seconds: float,
     ) -> None:
         super().__init__(daemon=True)
+        self._seconds = seconds
         self._module, self._setup = module, setup
         self._waiting, self._answers = waiting, answers
         self._process: subprocess.Popen[str] | None = None
@@ -110,7 +117,8 @@ class _Worker(threading.Thread):
             process = self._process or self._begin()
             with suppress(BrokenPipeError):
                 _send(process.stdin, task)
-            for line in process.stdout or ():
+            hung = threading.Event()
+            for line in self._listen(process, hung):
                 message = json.loads(line)
                 if "answer" in message:
                     return dict(message["answer"])
@@ -123,12 +131,36 @@ class _Worker(threading.Thread):
                     f"A worker ({self._module}) died before its first file: the "
                     "machine may be out of memory. Use fewer workers, then run again."
                 )
-            if task["files"][at].get("crashed"):
+            if "lost" in task["files"][at]:
                 raise WorkerError(
                     f"A worker ({self._module}) died again after the file that had "
                     "ended it was left out. Use fewer workers, then run again."
                 )
-            task["files"][at]["crashed"] = True
+            task["files"][at]["lost"] = "hung" if hung.is_set() else "crashed"
+
+    def _listen(
+        self, process: subprocess.Popen[str], hung: threading.Event
+    ) -> Iterator[str]:
+        """Yield what a process says; kill it, and say so, when it falls silent."""
+
+        def kill() -> None:
+            hung.set()
+            process.kill()
+
+        def watch() -> threading.Timer:
+            timer = threading.Timer(self._seconds, kill)
+            timer.daemon = True
+            timer.start()
+            return timer
+
+        timer = watch()
+        try:
+            for line in process.stdout or ():
+                timer.cancel()
+                yield line
+                timer = watch()
+        finally:
+            timer.cancel()
 
     def _begin(self) -> subprocess.Popen[str]:
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]

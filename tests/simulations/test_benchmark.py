@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from client.data.dataset import build_dataset
 from common.plan import PlanError
+from common.progress import Bar, View
 from simulations import benchmark, benchmark_runs
 from simulations.benchmark import Settings, app, memory_growth, ray_ratio, targets
 from simulations.benchmark_data import PlainLoop, hospitals, job
@@ -25,7 +26,6 @@ from simulations.benchmark_runs import (
     slope,
 )
 from simulations.federation import Machine, run_in_process
-from simulations.progress import Bar, View
 from tests.support.runs import model_tensors
 
 TINY = ["--model", "resnet_tiny", "--rows", "32"]

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from common.plan import PlanError
+from common.progress import View
 from simulations.partition import divide_folder
-from simulations.progress import View
 from simulations.settings import DataSettings
 
 VIEW = View(Console(quiet=True))

@@ -35,6 +35,30 @@ class ImporterError(ValueError):
     """An archive or its options cannot be imported; the text says what to change."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """An archive while it is imported.
+
+    Attributes
+    ----------
+    root : its folder; nothing is written there
+    pseudonymiser : of the site that imports
+    progress : called with the number of files read and of files found
+    """
+
+    root: Path
+    pseudonymiser: Pseudonymiser
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+    def files(self, skip: Iterable[Path] = ()) -> Iterator[Path]:
+        """Walk the archive as `walk` does, and tell how far one is."""
+        paths = list(walk(self.root, skip))
+        for done, path in enumerate(paths):
+            self.progress(done, len(paths))
+            yield path
+        self.progress(len(paths), len(paths))
+
+
 @dataclass
 class Imported:
     """What an importer returns.
@@ -128,20 +152,30 @@ def load(root: Path, path: Path) -> tuple[Found, bytes]:
 
 
 def scan_dicom(
-    root: Path,
-    pseudonymiser: Pseudonymiser,
+    source: Source,
     *,
     film: bool = False,
     skip: Iterable[Path] = (),
+    wanted: Callable[[Path], bool] = lambda path: True,
 ) -> list[Found]:
-    """Read the header of every file below `root`.
+    """Read the header of every file of an archive.
 
     Parameters
     ----------
     film : digitised film: secondary captures are wanted
     skip : files that are tables of the archive, not images
+    wanted : False for paths that the archive's layout declares to be no mammograms,
+        such as reports and masks; they are ``X_NOT_IMAGE`` without being read
     """
-    return [_scan_one(root, path, pseudonymiser, film) for path in walk(root, skip)]
+    return [
+        _scan_one(source, path, film) if wanted(path) else beside(path)
+        for path in source.files(skip)
+    ]
+
+
+def beside(path: Path) -> Found:
+    """Account for a file that is part of an archive, but no mammogram."""
+    return Found(path, verdict=Rejected("X_NOT_IMAGE", "classify"))
 
 
 def finish(
@@ -184,10 +218,8 @@ def finish(
     return Imported(manifest_frame(manifest), linkage_frame(linkage), counted)
 
 
-def _scan_one(
-    root: Path, path: Path, pseudonymiser: Pseudonymiser, film: bool
-) -> Found:
-    found, content = load(root, path)
+def _scan_one(source: Source, path: Path, film: bool) -> Found:
+    found, content = load(source.root, path)
     if found.verdict is not None:
         return found
     try:
@@ -197,7 +229,7 @@ def _scan_one(
         found.facts = facts(header, film=film)
         model = header.text("ManufacturerModelName")
         if model:  # a free text: only its being the same matters
-            found.facts["model"] = f"model-{pseudonymiser.label('model', model)}"
+            found.facts["model"] = f"model-{source.pseudonymiser.label('model', model)}"
         classify(header, film=film)
     except Rejected as verdict:
         found.verdict = verdict

@@ -17,16 +17,14 @@ Names and extensions of files mean nothing. Options, usually from a YAML file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
-from client.data.importers.archive import Imported, finish, scan_dicom
+from client.data.importers.archive import Imported, Source, finish, scan_dicom
 from client.data.importers.join import Key, join
 from client.data.importers.tables import STRICT, LabelTable, read_options, table_path
-from client.data.pseudonyms import Pseudonymiser
 from common.plan import Slug
 
 
@@ -54,9 +52,7 @@ class HospitalOptions:
         return self
 
 
-def import_archive(
-    root: Path, site: str, pseudonymiser: Pseudonymiser, options: Mapping[str, Any]
-) -> Imported:
+def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imported:
     """Import a folder of DICOM files; every file becomes a row.
 
     Raises
@@ -65,9 +61,9 @@ def import_archive(
         If options or label table cannot be used as declared.
     """
     settings: HospitalOptions = read_options(HospitalOptions, options, "hospital")
-    skip = [] if settings.table is None else [table_path(root, settings.table)]
-    files = scan_dicom(root, pseudonymiser, film=settings.film, skip=skip)
+    skip = [] if settings.table is None else [table_path(source.root, settings.table)]
+    files = scan_dicom(source, film=settings.film, skip=skip)
     notes: dict[str, int] = {}
     if settings.table is not None and settings.join is not None:
-        notes = join(files, root, settings.table, settings.join)
-    return finish(files, site, settings.dataset, pseudonymiser, notes=notes)
+        notes = join(files, source.root, settings.table, settings.join)
+    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)

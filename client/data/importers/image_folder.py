@@ -27,10 +27,10 @@ from client.data.importers.archive import (
     Found,
     Imported,
     ImporterError,
+    Source,
     encode_path,
     finish,
     load,
-    walk,
 )
 from client.data.importers.join import join
 from client.data.importers.tables import (
@@ -40,7 +40,6 @@ from client.data.importers.tables import (
     read_options,
     table_path,
 )
-from client.data.pseudonyms import Pseudonymiser
 from client.data.raster import read_container
 from common.plan import Slug
 
@@ -70,9 +69,7 @@ class ImageFolderOptions:
     smoke_test: bool = False
 
 
-def import_archive(
-    root: Path, site: str, pseudonymiser: Pseudonymiser, options: Mapping[str, Any]
-) -> Imported:
+def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imported:
     """Import a folder of PNG and JPEG files; every file becomes a row.
 
     Raises
@@ -86,15 +83,20 @@ def import_archive(
     )
     table = settings.table
     _require_patients(settings)
-    skip = [] if table is None else [table_path(root, table)]
-    files = [_scan_one(root, path, settings) for path in walk(root, skip)]
-    notes = {} if table is None else join(files, root, table, "relative_path")
+    skip = [] if table is None else [table_path(source.root, table)]
+    files = [_scan_one(source.root, path, settings) for path in source.files(skip)]
+    notes = {} if table is None else join(files, source.root, table, "relative_path")
     for file in files:
         if settings.smoke_test and not file.patient:
             file.patient = f"image:{encode_path(file.path)}"
     _require_depth(files)
     return finish(
-        files, site, settings.dataset, pseudonymiser, sides_required=False, notes=notes
+        files,
+        site,
+        settings.dataset,
+        source.pseudonymiser,
+        sides_required=False,
+        notes=notes,
     )
 
 

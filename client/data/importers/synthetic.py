@@ -7,15 +7,13 @@ DICOM files. Truth is that of the breast and counts as pathology.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from client.data.importers.archive import Imported, finish, scan_dicom
+from client.data.importers.archive import Imported, Source, finish, scan_dicom
 from client.data.importers.join import join
 from client.data.importers.tables import STRICT, LabelTable, read_options
-from client.data.pseudonyms import Pseudonymiser
 from common.plan import Slug
 
 _TABLES = ("truth.csv", "findings.csv", "site.json")
@@ -43,9 +41,7 @@ class SyntheticOptions:
     dataset: Slug = "synthetic"
 
 
-def import_archive(
-    root: Path, site: str, pseudonymiser: Pseudonymiser, options: Mapping[str, Any]
-) -> Imported:
+def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imported:
     """Import one site of the synthetic consortium; `root` is that site's folder.
 
     Raises
@@ -54,6 +50,6 @@ def import_archive(
         If the folder holds no truth table.
     """
     settings: SyntheticOptions = read_options(SyntheticOptions, options, "synthetic")
-    files = scan_dicom(root, pseudonymiser, skip=[root / name for name in _TABLES])
-    notes = join(files, root, _TRUTH, "sop_instance_uid")
-    return finish(files, site, settings.dataset, pseudonymiser, notes=notes)
+    files = scan_dicom(source, skip=[source.root / name for name in _TABLES])
+    notes = join(files, source.root, _TRUTH, "sop_instance_uid")
+    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)

@@ -8,7 +8,7 @@ a column that is mapped by mistake may hold names.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
@@ -109,21 +109,44 @@ def read_rows(root: Path, table: LabelTable) -> list[dict[str, str]]:
     path = table_path(root, table)
     if not path.is_file():
         raise ImporterError(f"No label table {path}. Correct the option table.file.")
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter=table.delimiter)
-        names = {str(name).strip() for name in reader.fieldnames or ()}
-        rows = [
-            {
-                str(name).strip(): (value or "").strip()
-                for name, value in row.items()
-                if name is not None and not isinstance(value, list)
-            }
-            for row in reader
-        ]
     wanted = {table.key, table.patient, table.exam, *table.columns.values()} - {""}
-    if not wanted <= names:
+    return read_table(path, wanted, table.delimiter)
+
+
+def read_table(
+    path: Path, wanted: Collection[str], delimiter: str = ","
+) -> list[dict[str, str]]:
+    """Read all rows of a CSV file as stripped texts, whatever else it holds.
+
+    Raises
+    ------
+    ImporterError
+        If the file or one of the wanted columns is missing.
+    """
+    if not path.is_file():
         raise ImporterError(
-            f"The label table lacks the columns {sorted(wanted - names)}; it has "
+            f"No table {path}. It belongs to the archive: complete the download."
+        )
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter=delimiter)
+            names = {str(name).strip() for name in reader.fieldnames or ()}
+            rows = [
+                {
+                    str(name).strip(): (value or "").strip()
+                    for name, value in row.items()
+                    if name is not None and not isinstance(value, list)
+                }
+                for row in reader
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ImporterError(
+            f"The table {path.name} is no CSV file in UTF-8 ({type(error).__name__}). "
+            "Save it as one."
+        ) from None
+    if missing := sorted(set(wanted) - names):
+        raise ImporterError(
+            f"The table {path.name} lacks the columns {missing}; it has "
             f"{len(names)} columns. Correct the column map, or the delimiter."
         )
     return rows

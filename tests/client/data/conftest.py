@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +11,13 @@ import pytest
 
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Preprocessing
-
-
-def _load(name: str) -> ModuleType:
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.support import dicom_files
 
 
 @pytest.fixture(scope="session")
 def dicom() -> ModuleType:
-    """The builder of test files, see dicom_files.py."""
-    return _load("dicom_files")
+    """The builder of test files."""
+    return dicom_files
 
 
 @pytest.fixture
@@ -40,24 +31,10 @@ def small() -> Preprocessing:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, dicom: ModuleType) -> Callable[[int], Path]:
+def archive(tmp_path: Path) -> Callable[[int], Path]:
     """Write an archive of a number of images, each of its own patient."""
 
-    def write(images: int) -> Path:
-        root = tmp_path / "archive"
-        root.mkdir()
-        for number in range(images):
-            content = dicom.image(
-                dicom.phantom(seed=number),
-                SOPInstanceUID=f"1.2.3.4.{number + 1}",
-                StudyInstanceUID=f"1.2.3.5.{number + 1}",
-                PatientID=f"P{number}",
-                ImageLaterality="LR"[number % 2],
-            )
-            (root / f"image{number:04d}").write_bytes(content)
-        return root
-
-    return write
+    return lambda images: dicom_files.write_archive(tmp_path / "archive", images)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""PNG and JPEG: depth, colour and broken files."""
+"""PNG, JPEG and PGM: depth, colour and broken files."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def test_monochrome1_is_inverted_and_excess_is_clipped() -> None:
         (b"", "Q_EMPTY"),
         (b"a,b\n1,2\n", "X_NOT_IMAGE"),
         (b"\x89PNG\r\n\x1a\n broken", "Q_CODESTREAM"),
+        (b"P5\n64 ", "Q_CODESTREAM"),
+        (b"P5\n64 64\n70000\n", "Q_CODESTREAM"),
+        (b"P5,P6\n", "X_NOT_IMAGE"),
+        (b"P2\n1 1\n255\n7\n", "X_NOT_IMAGE"),
+        (b"P6\n1 1\n255\nabc", "X_NOT_IMAGE"),
     ],
 )
 def test_broken_container_has_its_code(content: bytes, code: str) -> None:
@@ -60,3 +65,21 @@ def test_truncated_png_is_rejected() -> None:
     content = _encode(noise)
     with pytest.raises(Rejected, match="Q_CODESTREAM"):
         read_raster(content[: len(content) // 2], 16, "MONOCHROME2")
+
+
+def test_grey_map_is_read_at_its_depth() -> None:
+    grey = (RAMP // 16).astype(np.uint8)
+    narrow = b"P5\n# a comment\n64 64\n255\n" + grey.tobytes()
+    wide = b"P5 64 64 4095\n" + RAMP.astype(">u2").tobytes()
+    assert read_container(narrow) == Container(8, False)
+    assert read_container(wide) == Container(16, False)
+    image = read_raster(narrow, 8, "MONOCHROME2").image
+    np.testing.assert_allclose(image, grey / 255, atol=1e-7)
+    image = read_raster(wide, 12, "MONOCHROME2").image
+    np.testing.assert_allclose(image, RAMP / 4095, atol=1e-7)
+
+
+def test_truncated_grey_map_is_rejected() -> None:
+    content = b"P5\n64 64\n255\n" + bytes(range(256)) * 8
+    with pytest.raises(Rejected, match="Q_CODESTREAM"):
+        read_raster(content, 8, "MONOCHROME2")

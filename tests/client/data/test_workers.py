@@ -10,7 +10,7 @@ import pytest
 from client.data.workers import WorkerError, run_tasks
 
 WORKER = """
-import os, signal
+import os, signal, time
 from client.data.workers import serve
 
 def work(setup, task, starting):
@@ -20,10 +20,12 @@ def work(setup, task, starting):
         print("noise on standard output")
         if file["name"] == "stubborn":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif file.get("crashed"):
-            done.append("crashed")
+        elif "lost" in file:
+            done.append(file["lost"])
         elif file["name"] == "killer":
             os.kill(os.getpid(), signal.SIGSEGV)
+        elif file["name"] == "sleeper":
+            time.sleep(600)
         elif file["name"] == "full disk":
             raise OSError(28, "CANARY")
         else:
@@ -42,11 +44,14 @@ def _run(
     tasks: list[list[str]],
     *,
     early: bool = False,
+    seconds: float = 60.0,
 ) -> dict[int, Any]:
     (tmp_path / "fake_worker.py").write_text(WORKER.replace("EARLY", str(early)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     given = [{"files": [{"name": name} for name in names]} for names in tasks]
-    answers = run_tasks("fake_worker", {"suffix": "!"}, given, workers=2)
+    answers = run_tasks(
+        "fake_worker", {"suffix": "!"}, given, workers=2, seconds_per_file=seconds
+    )
     return {position: answer["done"] for position, answer in answers}
 
 
@@ -59,6 +64,16 @@ def test_every_task_is_answered_and_a_crash_costs_one_file(
         1: ["c!", "crashed", "d!", "crashed"],
         2: ["e!"],
         3: [],
+    }
+
+
+def test_a_file_that_never_ends_costs_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [["a", "sleeper", "b", "killer"], ["c"]]
+    assert _run(tmp_path, monkeypatch, tasks, seconds=6.0) == {
+        0: ["a!", "hung", "b!", "crashed"],
+        1: ["c!"],
     }
 
 

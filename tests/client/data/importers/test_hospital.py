@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from client.data.importers import IMPORTERS, Imported, ImporterError
+from client.data.importers import IMPORTERS, Imported, ImporterError, Source
 from client.data.importers.archive import decode_path, encode_path
 from client.data.pseudonyms import Pseudonymiser
 
@@ -44,7 +44,9 @@ def root(tmp_path: Path, dicom: ModuleType) -> Path:
 def _import(
     root: Path, pseudonymiser: Pseudonymiser, **options: Any
 ) -> tuple[Imported, pd.DataFrame]:
-    imported = IMPORTERS["hospital"](root, "s", pseudonymiser, OPTIONS | options)
+    imported = IMPORTERS["hospital"](
+        Source(root, pseudonymiser), "s", OPTIONS | options
+    )
     rows = imported.manifest.merge(imported.linkage, on="row_id")
     return imported, rows.set_index("source_path").sort_index()
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from client.data.importers import IMPORTERS, Imported, ImporterError
+from client.data.importers import IMPORTERS, Imported, ImporterError, Source
 from client.data.pseudonyms import Pseudonymiser
 
 Importer = Callable[..., Imported]
@@ -27,7 +27,7 @@ TABLE: dict[str, Any] = {
 def run(tmp_path: Path, pseudonymiser: Pseudonymiser) -> Importer:
     def importer(**options: Any) -> Imported:
         given = {"dataset": "test", "table": TABLE} | options
-        return IMPORTERS["image_folder"](tmp_path, "s", pseudonymiser, given)
+        return IMPORTERS["image_folder"](Source(tmp_path, pseudonymiser), "s", given)
 
     return importer
 

@@ -1,4 +1,4 @@
-"""Small mammograms as DICOM files, written for the tests of this folder."""
+"""Small mammograms as DICOM files, written for the tests."""
 
 from __future__ import annotations
 
@@ -50,6 +50,21 @@ def dataset(pixels: np.ndarray | None = None, **elements: Any) -> FileDataset:
             setattr(ds, keyword, value)
     meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", "1.2.3")
     return ds
+
+
+def write_archive(root: Path, images: int) -> Path:
+    """Write an archive of a number of images, each of its own patient."""
+    root.mkdir(parents=True)
+    for number in range(images):
+        content = image(
+            phantom(seed=number),
+            SOPInstanceUID=f"1.2.3.4.{number + 1}",
+            StudyInstanceUID=f"1.2.3.5.{number + 1}",
+            PatientID=f"P{number}",
+            ImageLaterality="LR"[number % 2],
+        )
+        (root / f"image{number:04d}").write_bytes(content)
+    return root
 
 
 def to_bytes(ds: Dataset, *, implicit: bool = False, little: bool = True) -> bytes:

@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs: where it is, and the time left."""
+"""What a person sees while something runs: where it is, and the time left."""
 
 from __future__ import annotations
 

@@ -1,0 +1,187 @@
+"""The result of a check as files: a page to look at, numbers, a summary to share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from client.data.check import Check, counts_by_field
+from common.atomic import write_atomic
+from common.report.style import Picture, canvas, page_style, to_picture
+
+SCHEMA = 1
+SUPPRESSED_BELOW = 10
+"""Cells of a shared summary that count fewer are withheld. The others are rounded to
+multiples of it: exact ones would give a withheld cell away as total less the rest."""
+
+_HERE = Path(__file__).parent
+_STYLE_SHEET = _HERE.parents[1] / "common" / "report" / "page.css"
+_PER_ROW, _PER_VENDOR, _PER_PROBLEM = 12, 12, 12
+_HISTOGRAM_IMAGES = 200
+_SEEN = (
+    "same_pixels_of_two_patients",
+    "same_pixels",
+    "side_against_pixels",
+    "W_RANGE",
+    "W_SIDE",
+    "W_VOI",
+)
+"""Problems that one can see, so the page shows images that have them."""
+
+
+def write_check(folder: Path, check: Check, site: str) -> Path:
+    """Write ``check.html``, ``check.json`` and ``summary.json`` into a site folder.
+
+    ``check.json`` names images by their pseudonym and stays at the site, as the page
+    does, which shows images. ``summary.json`` may be shared: counts in tens, none below
+    ten.
+
+    Returns
+    -------
+    Path of the page
+    """
+    write_atomic(folder / "check.json", _encode(check_document(check)), 0o600)
+    write_atomic(folder / "summary.json", _encode(summary_document(check)))
+    path = folder / "check.html"
+    write_atomic(path, _page(check, site).encode(), 0o600)
+    return path
+
+
+def check_document(check: Check) -> dict[str, Any]:
+    """Return all numbers, and each image's status, codes and problems."""
+    images: dict[str, dict[str, Any]] = {
+        str(row): {"status": "cached" if status == "ok" else str(status), "codes": []}
+        for row, status in zip(
+            check.manifest["row_id"], check.manifest["status"], strict=True
+        )
+    }
+    for problem in check.problems:
+        for row in problem.images:
+            images[row]["codes"].append(problem.code)
+    return {
+        "schema": SCHEMA,
+        **check.counts,
+        "problems": [
+            {
+                "code": problem.code,
+                "severity": problem.severity,
+                "count": problem.count,
+                "what": problem.what,
+                "remedy": problem.remedy,
+            }
+            for problem in check.problems
+        ],
+        "by_field": counts_by_field(check.snapshot.rows),
+        "images": images,
+    }
+
+
+def summary_document(check: Check) -> dict[str, Any]:
+    """Return what a site may share: counts in tens, those from 1 to 9 as None."""
+    return {
+        "schema": SCHEMA,
+        "rounded_to": SUPPRESSED_BELOW,
+        **_withhold(check.counts),
+        "problems": _withhold({p.code: p.count for p in check.problems}),
+        "by_field": {
+            name: _withhold(values)
+            for name, values in counts_by_field(check.snapshot.rows).items()
+        },
+    }
+
+
+def _withhold(counts: Mapping[str, int]) -> dict[str, int | None]:
+    return {
+        name: None if 0 < count < SUPPRESSED_BELOW else _rounded(count)
+        for name, count in counts.items()
+    }
+
+
+def _rounded(count: int) -> int:
+    return SUPPRESSED_BELOW * round(count / SUPPRESSED_BELOW)
+
+
+def _encode(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, allow_nan=False).encode()
+
+
+def _page(check: Check, site: str) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    by_vendor = _positions_by_vendor(check)
+    with page_style():
+        histogram = to_picture(_histogram(check, by_vendor), "")
+        samples = {
+            vendor: _contact_sheet(check, places[:: max(1, len(places) // _PER_VENDOR)])
+            for vendor, places in by_vendor.items()
+        }
+        shown = {
+            problem.code: _contact_sheet(check, places)
+            for problem in check.problems
+            if problem.code in _SEEN and len(places := _places(check, problem.images))
+        }
+    return environment.get_template("check.html.j2").render(
+        css=_STYLE_SHEET.read_text(encoding="utf-8"),
+        site=site,
+        counts=check.counts,
+        problems=check.problems,
+        shown=shown,
+        by_field=counts_by_field(check.snapshot.rows),
+        histogram=histogram,
+        samples=samples,
+        synthetic="synthetic" in by_vendor,
+        patients=int(check.snapshot.rows["patient_key"].nunique()),
+    )
+
+
+def _positions_by_vendor(check: Check) -> dict[str, np.ndarray]:
+    vendors = check.snapshot.rows["vendor"].fillna("unknown").to_numpy(dtype=str)
+    return {str(name): np.flatnonzero(vendors == name) for name in np.unique(vendors)}
+
+
+def _places(check: Check, row_ids: tuple[str, ...]) -> np.ndarray:
+    """Find the positions of images in the snapshot; files without pixels have none."""
+    return np.flatnonzero(check.snapshot.rows["row_id"].isin(row_ids).to_numpy())
+
+
+def _histogram(check: Check, by_vendor: Mapping[str, np.ndarray]) -> Figure:
+    """Draw how grey values inside the breast are spread, one line per vendor."""
+    figure = canvas(3.0, 7.5)
+    axis = figure.subplots()
+    edges = np.linspace(0.0, 1.0, 65)
+    for vendor, places in by_vendor.items():
+        step = max(1, len(places) // _HISTOGRAM_IMAGES)
+        pixels = check.snapshot.read(places[::step]).astype(np.float32) / 65535.0
+        density, _ = np.histogram(pixels[pixels > 0], bins=edges, density=True)
+        axis.stairs(density, edges, label=f"{vendor} ({len(places)})", linewidth=1.6)
+    axis.set_xlabel("grey value after VOI, 0 to 1, background left out")
+    axis.set_ylabel("density")
+    axis.legend()
+    return figure
+
+
+def _contact_sheet(check: Check, places: np.ndarray) -> Picture:
+    """Draw up to twelve images side by side, side and view above each."""
+    places = places[:_PER_PROBLEM]
+    images = check.snapshot.read(places)
+    rows = check.snapshot.rows.iloc[places]
+    figure = canvas(1.95, 0.86 * _PER_ROW)
+    axes = figure.subplots(1, _PER_ROW, squeeze=False)[0]
+    for axis in axes:
+        axis.set_axis_off()
+    titles = rows["laterality"].fillna("?") + " " + rows["view"].fillna("?")
+    for axis, image, title in zip(axes, images, titles, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=65535, interpolation="nearest")
+        axis.set_title(str(title), fontsize=7, loc="center", fontweight="normal")
+    return to_picture(figure, "")

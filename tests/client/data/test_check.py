@@ -1,0 +1,182 @@
+"""A check finds what is wrong with an archive, says what to do, and adds up."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from client.data.check import Check, check_site
+from client.data.check_page import summary_document, write_check
+from client.data.codes import REASONS, REMEDIES
+from client.data.site_data import import_site
+
+TABLE = {
+    "file": "labels.csv",
+    "key": "uid",
+    "columns": {"cancer_pathology": "cancer", "split_official": "split"},
+    "level": "image",
+}
+
+
+class Export:
+    """Write images one by one, with a line of the label table each."""
+
+    def __init__(self, root: Path, dicom: ModuleType) -> None:
+        self.root, self.dicom = root, dicom
+        self.lines = ["uid,cancer,split"]
+        root.mkdir()
+
+    def add(
+        self,
+        patient: str,
+        side: str = "L",
+        view: str = "CC",
+        *,
+        seed: int | None = None,
+        mirrored: bool | None = None,
+        cancer: str = "0",
+        split: str = "",
+        **elements: object,
+    ) -> None:
+        number = len(self.lines)
+        pixels = self.dicom.phantom(seed=number if seed is None else seed)
+        if (side == "R") if mirrored is None else mirrored:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        uid = f"1.2.3.{number}"
+        content = self.dicom.image(
+            pixels,
+            SOPInstanceUID=uid,
+            PatientID=f"CANARY-{patient}",
+            StudyInstanceUID=f"1.2.4.{patient}",
+            ImageLaterality=side,
+            ViewPosition=view,
+            **elements,
+        )
+        (self.root / f"file{number:03d}").write_bytes(content)
+        self.lines.append(f"{uid},{cancer},{split}")
+
+    def check(self, folder: Path) -> Check:
+        (self.root / "labels.csv").write_text("\n".join(self.lines))
+        options = {"dataset": "ours", "join": "sop_instance_uid", "table": TABLE}
+        import_site("hospital", self.root, folder, "ours", options)
+        return check_site(folder, self.root)
+
+
+@pytest.fixture
+def export(tmp_path: Path, dicom: ModuleType) -> Export:
+    return Export(tmp_path / "archive", dicom)
+
+
+def _exam(export: Export, patient: str, **changes: object) -> None:
+    for side in "LR":
+        for view in ("CC", "MLO"):
+            export.add(patient, side, view, **changes)
+
+
+def _count(check: Check, code: str) -> int:
+    return sum(problem.count for problem in check.problems if problem.code == code)
+
+
+def test_a_tidy_archive_has_only_a_small_class(export: Export, tmp_path: Path) -> None:
+    _exam(export, "1")
+    _exam(export, "2", cancer="1")
+    check = export.check(tmp_path / "site")
+    assert [problem.code for problem in check.problems] == ["small_class"]
+    assert _count(check, "small_class") == 1
+
+
+def test_every_file_is_cached_excluded_or_quarantined(
+    export: Export, tmp_path: Path
+) -> None:
+    _exam(export, "1")
+    export.add("1", PresentationIntentType="FOR PROCESSING")
+    export.add("1")
+    whole = (export.root / "file006").read_bytes()
+    (export.root / "file006").write_bytes(whole[:-900])
+    (export.root / "notes.txt").write_text("CANARY")
+    check = export.check(tmp_path / "site")
+    assert check.counts == {"found": 7, "cached": 4, "excluded": 1, "quarantined": 2}
+    assert _count(check, "X_PROCESSING") == 1 and _count(check, "Q_NOT_DICOM") == 1
+
+
+def test_a_side_that_the_pixels_contradict_is_found(
+    export: Export, tmp_path: Path
+) -> None:
+    _exam(export, "1")
+    export.add("2", "R", mirrored=False)
+    export.add("2", "L", mirrored=True)
+    assert _count(export.check(tmp_path / "site"), "side_against_pixels") == 2
+
+
+def test_one_image_of_two_patients_is_an_error(export: Export, tmp_path: Path) -> None:
+    export.add("1", seed=99)
+    export.add("2", seed=99)
+    export.add("3", seed=98)
+    export.add("3", seed=98, view="MLO")
+    check = export.check(tmp_path / "site")
+    assert _count(check, "same_pixels_of_two_patients") == 2
+    assert _count(check, "same_pixels") == 4
+    assert check.problems[0].severity == "error"
+
+
+def test_a_patient_in_two_official_splits_is_an_error(
+    export: Export, tmp_path: Path
+) -> None:
+    _exam(export, "1", split="train")
+    _exam(export, "2", split="train")
+    export.add("2", split="test")
+    assert _count(export.check(tmp_path / "site"), "patient_in_two_splits") == 5
+
+
+def test_missing_views_labels_vendors_and_implants_are_counted(
+    export: Export, tmp_path: Path
+) -> None:
+    export.add("1", cancer="", Manufacturer="Nobody Ltd")
+    export.add("2", BreastImplantPresent="YES")
+    export.add("2", view="MLO")
+    check = export.check(tmp_path / "site")
+    counts = {problem.code: problem.count for problem in check.problems}
+    assert counts["missing_view"] == 1 and counts["no_label"] == 1
+    assert counts["unknown_vendor"] == 1 and counts["implant"] == 1
+
+
+def test_files_hold_the_same_numbers_and_no_identifier(
+    export: Export, tmp_path: Path
+) -> None:
+    for number in range(12):
+        export.add(str(number))
+    export.add("13", "R", mirrored=False)
+    folder = tmp_path / "site"
+    check = export.check(folder)
+    page = write_check(folder, check, "ours")
+    document = json.loads((folder / "check.json").read_bytes())
+    assert {name: document[name] for name in check.counts} == check.counts
+    assert len(document["images"]) == 13
+    assert sum("side_against_pixels" in i["codes"] for i in document["images"].values())
+    text = page.read_text()
+    assert "13 files found: 13 usable images of 13 patients" in text
+    assert text.count("data:image/png") >= 3 and "http:" not in text
+    for path in (page, folder / "check.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert "CANARY" not in path.read_text() and "1.2.3." not in path.read_text()
+
+
+def test_a_shared_summary_withholds_small_cells(export: Export, tmp_path: Path) -> None:
+    for number in range(11):
+        export.add(str(number))
+    export.add("11", "R", Manufacturer="Siemens")
+    summary = summary_document(export.check(tmp_path / "site"))
+    assert summary["found"] == 10 and summary["quarantined"] == 0
+    assert summary["by_field"]["vendor"] == {"hologic": 10, "siemens": None}
+    assert "images" not in summary
+    numbers = [v for cells in summary["by_field"].values() for v in cells.values()]
+    assert all(count is None or count % 10 == 0 for count in numbers)
+
+
+def test_every_remedy_belongs_to_a_code() -> None:
+    assert set(REMEDIES) <= set(REASONS)

@@ -1,0 +1,113 @@
+"""``mammo-data`` as a person types it: import, prepare, show, and mistakes."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client.data_command import app
+from tests.support.dicom_files import write_archive
+
+
+def _run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> tuple[Path, Path, str]:
+    """An archive of six images and a broken file, its site folder, what was said."""
+    root, out = write_archive(tmp_path / "SMITH^ANNA", 6), tmp_path / "site"
+    (root / "broken").write_bytes(b"not DICOM")
+    (tmp_path / "options.yaml").write_text("dataset: ours")
+    code, said = _run(
+        "import", "hospital", root, out, "--options", tmp_path / "options.yaml"
+    )
+    assert code == 0, said
+    return root, out, said
+
+
+def test_import_accounts_for_every_file(imported: tuple[Path, Path, str]) -> None:
+    _, out, said = imported
+    assert "7 files" in said and "6 ok" in said and "1 quarantined" in said
+    assert "1 Q_NOT_DICOM no DICOM preamble" in said
+    assert f"mammo-data check {out}" in said
+
+
+def test_prepare_finds_the_archive_by_itself(imported: tuple[Path, Path, str]) -> None:
+    _, out, _ = imported
+    code, said = _run("prepare", out, "--rows", 32, "--columns", 16, "--workers", 1)
+    assert code == 0 and "6 images in" in said
+    code, again = _run("prepare", out, "--rows", 32, "--columns", 16, "--workers", 1)
+    assert code == 0 and "6 images in" in again
+
+
+def test_prepare_is_told_where_a_moved_archive_is(
+    imported: tuple[Path, Path, str],
+) -> None:
+    root, out, _ = imported
+    moved = root.rename(root.with_name("moved"))
+    small = ("--rows", 32, "--columns", 16, "--workers", 1)
+    assert _run("prepare", out, *small, "--archive", moved)[0] == 0
+
+
+def test_show_tells_vendors_views_and_labels(imported: tuple[Path, Path, str]) -> None:
+    code, said = _run("show", imported[1])
+    assert code == 0 and "6 usable images of 6 patients" in said
+    assert "hologic 6" in said and "CC 6" in said and "unknown 6" in said
+
+
+def test_where_the_archive_was_is_part_of_the_linkage(
+    imported: tuple[Path, Path, str],
+) -> None:
+    root, out, said = imported
+    naming = [path for path in out.iterdir() if root.name.encode() in path.read_bytes()]
+    assert [path.name for path in naming] == ["linkage.json"]
+    assert stat.S_IMODE(naming[0].stat().st_mode) == 0o600
+    assert root.name not in said
+
+
+def test_the_same_import_again_changes_nothing(
+    imported: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    root, out, _ = imported
+    options = tmp_path / "options.yaml"
+    code, said = _run("import", "hospital", root, out, "--options", options)
+    assert code == 0 and "It held exactly this already" in said
+    (root / "image0000").unlink()
+    code, said = _run("import", "hospital", root, out, "--options", options)
+    assert code == 2 and "already holds another import" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["import", "hospitl", "{tmp}", "{tmp}/out"], "No importer hospitl. There are"),
+        (["import", "rsna", "{tmp}/nowhere", "{tmp}/out"], "nowhere"),
+        (["prepare", "{tmp}/nothing"], "holds no import. Run mammo-data import"),
+        (["show", "{tmp}/nothing"], "Import the archive first"),
+        (["prepare", "{tmp}/nothing", "--plan", "{tmp}/plan.json"], "plan.json"),
+    ],
+)
+def test_a_mistake_is_answered_by_a_sentence(
+    words: list[str], told: str, tmp_path: Path
+) -> None:
+    code, said = _run(*(word.format(tmp=tmp_path) for word in words))
+    assert code == 2 and told in said and "Traceback" not in said
+
+
+def test_progress_counts_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from client.data.site_data import import_site
+
+    seen: list[tuple[int, int]] = []
+    progress: Callable[[int, int], None] = lambda *at: seen.append(at)  # noqa: E731
+    root = write_archive(tmp_path / "archive", 3)
+    import_site(
+        "hospital", root, tmp_path / "out", "ours", {"dataset": "x"}, progress=progress
+    )
+    assert seen[0] == (0, 3) and seen[-1] == (3, 3)
