@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test soak lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, run a federation of four virtual hospitals, write a report"
 	@echo "make test   set up, lint, check types, run all tests"
+	@echo "make soak   2,000 mutated DICOM files through import and check"
 	@echo "make lint   only lint, format check and types"
 	@echo "make clean  delete the environment and caches; data/ and runs/ stay"
 
@@ -18,6 +19,9 @@ demo: $(VENV)/.core
 
 test: lint
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.dev
+	FUZZ_FILES=2000 $(BIN)/python -m pytest tests/client/data/test_any_dicom.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
