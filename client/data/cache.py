@@ -35,6 +35,7 @@ from client.data.snapshot import (
     SCHEMA,
     SNAPSHOT_FILE,
     CacheError,
+    NothingToPrepareError,
     Snapshot,
     cache_folder,
     index_digest,
@@ -89,9 +90,10 @@ def prepare(
 
     Raises
     ------
+    NothingToPrepareError
+        If nothing can be prepared.
     CacheError
-        If nothing can be prepared, or a complete
-        cache was made from other files.
+        If a complete cache was made from other files.
     FolderBusyError
         If another preparation is running here.
     WorkerError
@@ -161,7 +163,7 @@ def _plan_job(site_folder: Path, preprocessing: Preprocessing) -> _Job:
     wanted = rows["modality_kind"].isin(preprocessing.modalities)
     chosen = rows.loc[accepted.fillna(False).astype(bool) & wanted, list(_TASK_FIELDS)]
     if chosen.empty:
-        raise CacheError(_nothing_to_do(manifest, preprocessing))
+        raise NothingToPrepareError(_nothing_to_do(manifest, preprocessing))
     tasks = chosen.rename(columns=_TASK_FIELDS).to_json(orient="records")
     files = json.loads(tasks)
     return _Job(cache_folder(site_folder, preprocessing), preprocessing, files)
@@ -227,7 +229,7 @@ def _finish(job: _Job, site_folder: Path) -> None:
     index = _index(job, entries)
     if index.empty:
         counts = pd.Series([entry["code"] for entry in entries]).value_counts()
-        raise CacheError(
+        raise NothingToPrepareError(
             f"None of {len(entries)} images could be prepared: {_counted(counts)}."
         )
     preprocessing = preprocessing_facts(job.preprocessing)

@@ -7,6 +7,7 @@ its own. It is resumable and contained like any preparation, see `client.data.ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ import pandas as pd
 from client.data.cache import Progress, prepare
 from client.data.codes import REASONS, REMEDIES
 from client.data.manifest import LABEL_FIELDS, read_manifest
-from client.data.snapshot import Snapshot
+from client.data.snapshot import NothingToPrepareError, Snapshot
 from common.plan import Preprocessing
 
 CHECKED = Preprocessing(
@@ -60,13 +61,18 @@ class Check:
     Attributes
     ----------
     manifest : every file found, with its status after decoding
-    snapshot : the images that are usable, 256 x 128
+    snapshot : the images that are usable, 256 x 128; None if there is none
     problems : worst first
     """
 
     manifest: pd.DataFrame
-    snapshot: Snapshot
+    snapshot: Snapshot | None
     problems: tuple[Problem, ...]
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """Return the manifest's rows of the usable images, in the snapshot's order."""
+        return self.manifest[:0] if self.snapshot is None else self.snapshot.rows
 
     @property
     def counts(self) -> dict[str, int]:
@@ -74,7 +80,7 @@ class Check:
         status = self.manifest["status"].value_counts()
         return {
             "found": len(self.manifest),
-            "cached": len(self.snapshot),
+            "cached": len(self.images),
             "excluded": int(status.get("excluded", 0)),
             "quarantined": int(status.get("quarantined", 0)),
         }
@@ -92,17 +98,21 @@ def check_site(
     Raises
     ------
     CacheError, WorkerError, FolderBusyError
-        As `client.data.cache.prepare`.
+        As `client.data.cache.prepare`, except that finding nothing is a result too.
     ManifestError
         If nothing was imported here.
     """
-    snapshot = prepare(
-        site_folder, archive_root, CHECKED, workers=workers, progress=progress
-    )
+    snapshot = None
+    with suppress(NothingToPrepareError):
+        snapshot = prepare(
+            site_folder, archive_root, CHECKED, workers=workers, progress=progress
+        )
     manifest = read_manifest(site_folder)
-    rows = snapshot.rows.reset_index(drop=True)
-    index = snapshot.index.reset_index(drop=True).drop(columns="row_id")
-    found = [*_coded(manifest), *_looked_at(rows.join(index))]
+    found = list(_coded(manifest))
+    if snapshot is not None:
+        rows = snapshot.rows.reset_index(drop=True)
+        index = snapshot.index.reset_index(drop=True).drop(columns="row_id")
+        found += _looked_at(rows.join(index))
     rank: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
     ordered = sorted(found, key=lambda p: (rank[p.severity], -p.count, p.code))
     return Check(manifest, snapshot, tuple(ordered))

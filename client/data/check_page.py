@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from client.data.check import Check, counts_by_field
+from client.data.snapshot import Snapshot
 from common.atomic import write_atomic
 from common.report.style import Picture, canvas, page_style, to_picture
 
@@ -77,7 +78,7 @@ def check_document(check: Check) -> dict[str, Any]:
             }
             for problem in check.problems
         ],
-        "by_field": counts_by_field(check.snapshot.rows),
+        "by_field": counts_by_field(check.images),
         "images": images,
     }
 
@@ -91,7 +92,7 @@ def summary_document(check: Check) -> dict[str, Any]:
         "problems": _withhold({p.code: p.count for p in check.problems}),
         "by_field": {
             name: _withhold(values)
-            for name, values in counts_by_field(check.snapshot.rows).items()
+            for name, values in counts_by_field(check.images).items()
         },
     }
 
@@ -121,7 +122,11 @@ def _page(check: Check, site: str) -> str:
     )
     by_vendor = _positions_by_vendor(check)
     with page_style():
-        histogram = to_picture(_histogram(check, by_vendor), "")
+        histogram = (
+            to_picture(_histogram(check.snapshot, by_vendor), "")
+            if check.snapshot
+            else None
+        )
         samples = {
             vendor: _contact_sheet(check, places[:: max(1, len(places) // _PER_VENDOR)])
             for vendor, places in by_vendor.items()
@@ -137,32 +142,32 @@ def _page(check: Check, site: str) -> str:
         counts=check.counts,
         problems=check.problems,
         shown=shown,
-        by_field=counts_by_field(check.snapshot.rows),
+        by_field=counts_by_field(check.images),
         histogram=histogram,
         samples=samples,
         synthetic="synthetic" in by_vendor,
-        patients=int(check.snapshot.rows["patient_key"].nunique()),
+        patients=int(check.images["patient_key"].nunique()),
     )
 
 
 def _positions_by_vendor(check: Check) -> dict[str, np.ndarray]:
-    vendors = check.snapshot.rows["vendor"].fillna("unknown").to_numpy(dtype=str)
+    vendors = check.images["vendor"].fillna("unknown").to_numpy(dtype=str)
     return {str(name): np.flatnonzero(vendors == name) for name in np.unique(vendors)}
 
 
 def _places(check: Check, row_ids: tuple[str, ...]) -> np.ndarray:
     """Find the positions of images in the snapshot; files without pixels have none."""
-    return np.flatnonzero(check.snapshot.rows["row_id"].isin(row_ids).to_numpy())
+    return np.flatnonzero(check.images["row_id"].isin(row_ids).to_numpy())
 
 
-def _histogram(check: Check, by_vendor: Mapping[str, np.ndarray]) -> Figure:
+def _histogram(snapshot: Snapshot, by_vendor: Mapping[str, np.ndarray]) -> Figure:
     """Draw how grey values inside the breast are spread, one line per vendor."""
     figure = canvas(3.0, 7.5)
     axis = figure.subplots()
     edges = np.linspace(0.0, 1.0, 65)
     for vendor, places in by_vendor.items():
         step = max(1, len(places) // _HISTOGRAM_IMAGES)
-        pixels = check.snapshot.read(places[::step]).astype(np.float32) / 65535.0
+        pixels = snapshot.read(places[::step]).astype(np.float32) / 65535.0
         density, _ = np.histogram(pixels[pixels > 0], bins=edges, density=True)
         axis.stairs(density, edges, label=f"{vendor} ({len(places)})", linewidth=1.6)
     axis.set_xlabel("grey value after VOI, 0 to 1, background left out")
@@ -174,8 +179,9 @@ def _histogram(check: Check, by_vendor: Mapping[str, np.ndarray]) -> Figure:
 def _contact_sheet(check: Check, places: np.ndarray) -> Picture:
     """Draw up to twelve images side by side, side and view above each."""
     places = places[:_PER_PROBLEM]
+    assert check.snapshot is not None
     images = check.snapshot.read(places)
-    rows = check.snapshot.rows.iloc[places]
+    rows = check.images.iloc[places]
     figure = canvas(1.95, 0.86 * _PER_ROW)
     axes = figure.subplots(1, _PER_ROW, squeeze=False)[0]
     for axis in axes:

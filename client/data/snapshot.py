@@ -50,6 +50,10 @@ class CacheError(RuntimeError):
     """A cache that cannot be made or trusted; the text says what to do."""
 
 
+class NothingToPrepareError(CacheError):
+    """None of the files found gives an image; the text says why, code by code."""
+
+
 class Snapshot:
     """Prepared images of one site, read by position.
 

@@ -178,5 +178,16 @@ def test_a_shared_summary_withholds_small_cells(export: Export, tmp_path: Path) 
     assert all(count is None or count % 10 == 0 for count in numbers)
 
 
+def test_an_archive_without_a_usable_image_still_gets_its_page(
+    export: Export, tmp_path: Path
+) -> None:
+    export.add("1", PresentationIntentType="FOR PROCESSING")
+    (export.root / "broken").write_bytes(b"")
+    check = export.check(tmp_path / "site")
+    assert check.counts == {"found": 2, "cached": 0, "excluded": 1, "quarantined": 1}
+    page = write_check(tmp_path / "site", check, "ours").read_text()
+    assert "0 usable images" in page and "X_PROCESSING" in page
+
+
 def test_every_remedy_belongs_to_a_code() -> None:
     assert set(REMEDIES) <= set(REASONS)
