@@ -23,6 +23,7 @@ from client.data.check_page import write_check
 from client.data.codes import REASONS
 from client.data.importers import IMPORTERS, ImporterError
 from client.data.manifest import ManifestError, read_manifest
+from client.data.pseudonyms import SecretError
 from client.data.site_data import (
     archive_of,
     import_site,
@@ -30,7 +31,7 @@ from client.data.site_data import (
     read_options,
     status_counts,
 )
-from client.data.workers import WorkerError
+from client.data.workers import WorkerError, describe
 from common.lock import FolderBusyError
 from common.plan import PlanError, Preprocessing, read_plan
 from common.progress import View
@@ -38,6 +39,7 @@ from common.progress import View
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they print the values of variables
     help="""Turn an archive of mammograms into de-identified, prepared images.
 
     1. import: read every file once; facts go to OUT/manifest.parquet, the way back
@@ -95,7 +97,8 @@ def check(
             result = check_site(
                 out, archive or archive_of(out), workers=workers, progress=bar.move
             )
-        page = write_check(out, result, str(result.manifest["site"].iloc[0]))
+        names = result.manifest["site"].unique()
+        page = write_check(out, result, str(names[0]) if len(names) else out.name)
         _print_problems(view, result)
         view.say(f"Page: {page} (shows images: it stays here)")
         view.say(f"To share: {out / 'summary.json'} (counts in tens, none below ten)")
@@ -107,8 +110,8 @@ def prepare(
     plan: Annotated[
         Path | None, typer.Option(help="plan whose preprocessing is wanted")
     ] = None,
-    rows: Annotated[int, typer.Option(help="without a plan")] = 128,
-    columns: Annotated[int, typer.Option(help="without a plan")] = 64,
+    rows: Annotated[int, typer.Option(min=1, help="without a plan")] = 128,
+    columns: Annotated[int, typer.Option(min=1, help="without a plan")] = 64,
     archive: Annotated[
         Path | None, typer.Option(help="where the archive is now, if it has moved")
     ] = None,
@@ -154,7 +157,10 @@ def main() -> None:
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """Show a user's mistake as one sentence; anything else is a bug and shows whole."""
+    """Show a user's mistake as one sentence, and a bug by type and place only.
+
+    The text of an exception may quote a header, a table or a path.
+    """
     try:
         yield
     except (
@@ -163,6 +169,7 @@ def _user_errors() -> Iterator[None]:
         ImporterError,
         ManifestError,
         PlanError,
+        SecretError,
         WorkerError,
     ) as error:
         typer.echo(str(error), err=True)
@@ -170,6 +177,14 @@ def _user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("Stopped. The same command goes on.", err=True)
         raise typer.Exit(130) from None
+    except OSError as error:
+        typer.echo(f"{type(error).__name__}: {error.strerror}.", err=True)
+        raise typer.Exit(2) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        typer.echo(f"This is a bug of mammofed. {describe(error)}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _counts(manifest: pd.DataFrame) -> dict[str, int]:

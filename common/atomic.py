@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,12 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
     mode : permission bits
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    granted = stat.S_IMODE(os.fstat(descriptor).st_mode)  # less the umask
+    os.close(descriptor)
     try:
         yield temporary
-        temporary.chmod(mode)  # of what may be another file by now
+        temporary.chmod(granted)  # of what may be another file by now
         _sync(temporary)
     except BaseException:
         temporary.unlink(missing_ok=True)

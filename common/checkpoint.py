@@ -40,12 +40,20 @@ def write_tensors(
     Returns
     -------
     The hash of the tensors, see `common.contract.tensor_hash`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be written, for instance because the disk is full.
     """
     ordered = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     content_hash = content_hash or tensor_hash(ordered, ordered)
     header = {"mammofed": json.dumps({**metadata, "tensors": content_hash})}
-    with atomic_file(path, mode) as temporary:
-        save_file(ordered, temporary, metadata=header)
+    try:
+        with atomic_file(path, mode) as temporary:
+            save_file(ordered, temporary, metadata=header)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name} cannot be written: {error}") from None
     return content_hash
 
 

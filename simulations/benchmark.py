@@ -1,5 +1,7 @@
 """``python -m simulations.benchmark overhead``: what federating costs beside training.
 
+``ingest`` is in `simulations.benchmark_ingest`.
+
 Real runs with ledger, checkpoints and local state on disk, on the CPU. From inside: how
 much of a run is not training steps. From outside: federated rounds against plain loops
 over the same batches, played in turns, so that a machine that slows down slows both.
@@ -28,6 +30,7 @@ from common.plan import Plan, PlanError
 from common.progress import View, duration
 from server.participation import RunFailed
 from simulations.benchmark_data import PlainLoop, hospitals, job
+from simulations.benchmark_ingest import ingest_table, measure_ingest
 from simulations.benchmark_runs import (
     median_interval,
     null_ratios,
@@ -260,6 +263,31 @@ def overhead(
         Settings(seconds, pairs + pairs % 2, numbers, ray, model, rows), view
     )
     view.console.print(table(result))
+    if json_file is not None:
+        write_atomic(json_file, json.dumps(result, indent=2).encode())
+        view.say(f"Numbers: {json_file}")
+
+
+@app.command()
+def ingest(
+    json_file: Annotated[Path | None, typer.Option("--json", help="also here")] = None,
+    images: Annotated[int, typer.Option(min=2, help="of each transfer syntax")] = 64,
+) -> None:
+    """Measure how fast full-field DICOM becomes prepared images, and is read again.
+
+    Files go to the system's temporary folder (TMPDIR). Leave the machine alone
+    meanwhile.
+    """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--json {json_file}: there is no such folder")
+    view = View()
+    result = measure_ingest(images, view)
+    view.console.print(ingest_table(result))
+    reading = result["reading"]
+    view.say(
+        f"Reading prepared images: {reading['images_per_second']:.0f}/s, "
+        f"{reading['ratio']:.0f} times what resnet18 trains."
+    )
     if json_file is not None:
         write_atomic(json_file, json.dumps(result, indent=2).encode())
         view.say(f"Numbers: {json_file}")

@@ -7,7 +7,7 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from common.atomic import write_atomic
@@ -37,6 +37,31 @@ class Archive:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Division:
+    """How one data set becomes several hospitals; see `simulations.division`.
+
+    Attributes
+    ----------
+    by : manifest field
+    values : hospital -> values of the field whose patients it gets
+    alpha : instead of ``values``: patients of each value are dealt out in shares drawn
+        from a symmetric Dirichlet distribution; small = hospitals that differ much
+    minimum : patients that every hospital must get
+    """
+
+    by: Literal["vendor", "model", "machine", "density", "cancer_pathology", "birads"]
+    values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    minimum: Annotated[int, Field(ge=1)] = 20
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Division:
+        if bool(self.values) == (self.alpha is not None):
+            raise ValueError("give either values or alpha")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
 class DataSettings:
     """Where the virtual hospitals' images come from.
 
@@ -51,6 +76,7 @@ class DataSettings:
     importer : options of the ``image_folder`` importer, for ``folders``
     luts : display LUT that each site's images of ``folders`` pass through
     archives : by site, for ``archives``; others than those of ``sites`` are left alone
+    divide : the one archive named ``whole`` becomes all sites by this rule
     """
 
     kind: Literal["synthetic", "folders", "archives"]
@@ -66,6 +92,13 @@ class DataSettings:
     importer: dict[str, Any] = field(default_factory=dict)
     luts: dict[str, dict[str, Any]] = field(default_factory=dict)
     archives: dict[str, Archive] = field(default_factory=dict)
+    divide: Division | None = None
+
+    @model_validator(mode="after")
+    def _divides_archives_only(self) -> DataSettings:
+        if self.divide is not None and self.kind != "archives":
+            raise ValueError("divide needs data=archives with an archive named whole")
+        return self
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -11,10 +11,14 @@ from client.data.site_data import IMPORT_FILE, import_site, prepare_site
 from common.canonical import canonical_json, sha256_hex, sha256_of_file
 from common.plan import Plan, PlanError
 from common.progress import Bar, View
+from simulations.division import divide_snapshot
 from simulations.partition import divide_folder
 from simulations.settings import Archive, DataSettings
 from simulations.synthetic.generate import generate
 from simulations.synthetic.profiles import ALL_SITES, SiteProfile
+
+WHOLE = "whole"
+"""Name of the archive that ``data.divide`` divides."""
 
 
 def prepare_sites(
@@ -26,11 +30,16 @@ def prepare_sites(
     -------
     Snapshots by site, in the order of the settings; True for synthetic images.
     """
+    if data.kind == "archives" and data.divide is not None:
+        whole = _prepare(_described(data, WHOLE), WHOLE, data, plan, view)
+        parts = divide_snapshot(whole, data.divide, data.sites, data.seed)
+        return parts, _described(data, WHOLE).importer == "synthetic"
+    archives = _archives(data, view)
     snapshots = {
         site: _prepare(archive, site, data, plan, view)
-        for site, archive in _archives(data, view).items()
+        for site, archive in archives.items()
     }
-    return snapshots, data.kind == "synthetic"
+    return snapshots, any(a.importer == "synthetic" for a in archives.values())
 
 
 def _archives(data: DataSettings, view: View) -> dict[str, Archive]:
@@ -47,12 +56,16 @@ def _archives(data: DataSettings, view: View) -> dict[str, Archive]:
                 for site, folder in divide_folder(data, view).items()
             }
         case "archives":
-            if unknown := [site for site in data.sites if site not in data.archives]:
-                raise PlanError(
-                    f"data.sites names {', '.join(unknown)}; data.archives describes "
-                    f"{', '.join(sorted(data.archives)) or 'none'}"
-                )
-            return {site: data.archives[site] for site in data.sites}
+            return {site: _described(data, site) for site in data.sites}
+
+
+def _described(data: DataSettings, name: str) -> Archive:
+    if name not in data.archives:
+        raise PlanError(
+            f"no archive {name}: data.archives describes "
+            f"{', '.join(sorted(data.archives)) or 'none'}"
+        )
+    return data.archives[name]
 
 
 def synthesise(data: DataSettings, view: View) -> None:
@@ -103,7 +116,7 @@ def _prepare(
     view: View,
 ) -> Snapshot:
     """Import and prepare one site into a folder named after its archive."""
-    identity = sha256_hex(_identity(archive).encode())[:8]
+    identity = sha256_hex(_identity(archive, data).encode())[:8]
     root = Path(archive.root)
     folder = Path(data.prepared).resolve() / f"{site}-{identity}"
     if (folder / IMPORT_FILE).is_file():
@@ -143,10 +156,18 @@ def _secret(importer: str, data: DataSettings, site: str) -> bytes | None:
     return bytes.fromhex(sha256_hex(text.encode()))
 
 
-def _identity(archive: Archive) -> str:
+def _identity(archive: Archive, data: DataSettings) -> str:
     """Identify an archive by our own description of it, else by where it is."""
     root = Path(archive.root)
     for name in ("site.json", "division.json"):
         if (root / name).is_file():
             return sha256_of_file(root / name)
-    return canonical_json(asdict(archive) | {"root": str(root.resolve())}).decode()
+    document: dict[str, object] = asdict(archive) | {
+        "root": str(root.resolve()),
+        "seed": data.seed,  # of the pseudonyms
+    }
+    table = archive.options.get("table")
+    file = root / str(table.get("file", "")) if isinstance(table, dict) else root
+    if file.is_file():  # a corrected label table is another archive
+        document["table"] = sha256_of_file(file)
+    return canonical_json(document).decode()

@@ -102,6 +102,10 @@ def prepare(
     with locked(site_folder / "cache"):
         job = _plan_job(site_folder, preprocessing)
         if not (job.folder / SNAPSHOT_FILE).is_file():
+            if not archive_root.is_dir():
+                raise CacheError(
+                    f"No archive folder {archive_root}. Mount it, or say where it is."
+                )
             _start(job)
             _fill(job, archive_root, workers, progress)
             _finish(job, site_folder)
@@ -228,6 +232,7 @@ def _finish(job: _Job, site_folder: Path) -> None:
     _update_manifest(job, site_folder, entries)
     index = _index(job, entries)
     if index.empty:
+        shutil.rmtree(job.unfinished)  # the next call tries all files again
         counts = pd.Series([entry["code"] for entry in entries]).value_counts()
         raise NothingToPrepareError(
             f"None of {len(entries)} images could be prepared: {_counted(counts)}."
@@ -274,6 +279,7 @@ def _update_manifest(
     position = {row_id: place for place, row_id in enumerate(manifest["row_id"])}
     status, reason = list(manifest["status"]), list(manifest["reason"].fillna(""))
     stage, exception = list(linkage["stage"]), list(linkage["exception_type"])
+    imported = list(linkage["remarks"])
     for file, entry in zip(job.files, entries, strict=True):
         at = position[file["row_id"]]
         if "code" in entry:
@@ -281,8 +287,7 @@ def _update_manifest(
             stage[at] = f"prepare:{entry['stage']}"
             exception[at] = entry["exception_type"]
         else:
-            known = reason[at].split() if status[at] == "ok" else []
-            remarks = sorted({*known, *entry["remarks"]})
+            remarks = sorted({*imported[at].split(), *entry["remarks"]})
             status[at], reason[at] = "ok", " ".join(remarks)
             stage[at] = exception[at] = ""
     manifest = manifest.assign(

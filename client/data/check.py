@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from client.data.cache import Progress, prepare
@@ -60,7 +61,7 @@ class Check:
 
     Attributes
     ----------
-    manifest : every file found, with its status after decoding
+    manifest : every file found, with the status that this check gives it
     snapshot : the images that are usable, 256 x 128; None if there is none
     problems : worst first
     """
@@ -108,14 +109,25 @@ def check_site(
             site_folder, archive_root, CHECKED, workers=workers, progress=progress
         )
     manifest = read_manifest(site_folder)
-    found = list(_coded(manifest))
+    found = [*_coded(manifest), *_raw_alone(manifest)]
     if snapshot is not None:
+        manifest = manifest.assign(status=_status(manifest, snapshot))
         rows = snapshot.rows.reset_index(drop=True)
         index = snapshot.index.reset_index(drop=True).drop(columns="row_id")
         found += _looked_at(rows.join(index))
+    else:
+        what, remedy = "no file gives an image", "See the codes below."
+        found.append(Problem("no_image", "error", (), 0, what, remedy))
     rank: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
     ordered = sorted(found, key=lambda p: (rank[p.severity], -p.count, p.code))
     return Check(manifest, snapshot, tuple(ordered))
+
+
+def _status(manifest: pd.DataFrame, snapshot: Snapshot) -> pd.Series[str]:
+    """Return each file's status as this check saw it, whatever came before or after."""
+    usable = manifest["row_id"].isin(snapshot.rows["row_id"])
+    seen = manifest["status"].where(manifest["status"] == "excluded", "quarantined")
+    return seen.mask(usable, "ok")
 
 
 def _coded(manifest: pd.DataFrame) -> Iterator[Problem]:
@@ -130,11 +142,31 @@ def _coded(manifest: pd.DataFrame) -> Iterator[Problem]:
         yield Problem(name, kind, images, len(images), REASONS[name], remedy)
 
 
+def _raw_alone(manifest: pd.DataFrame) -> Iterator[Problem]:
+    """Find raw images whose processed twin, which training wants, is not there."""
+    used = manifest[manifest["status"] == "ok"]
+    have = set(zip(used["breast_key"], used["view"], strict=True))
+    raw = manifest[manifest["reason"] == "X_PROCESSING"]
+    alone = [
+        pair not in have for pair in zip(raw["breast_key"], raw["view"], strict=True)
+    ]
+    problem = _problem(
+        "raw_alone",
+        "warning",
+        raw[np.asarray(alone, dtype=bool)],
+        "only the raw image for processing is there, which is not used",
+        "Export the images for presentation too: raw ones look different at every "
+        "vendor.",
+    )
+    if problem is not None:
+        yield problem
+
+
 def _looked_at(images: pd.DataFrame) -> Iterator[Problem]:
     """Apply every rule to the usable images; ``images`` has manifest and index."""
     for rule in _RULES:
         problem = rule(images)
-        if problem is not None and problem.count:
+        if problem is not None:
             yield problem
 
 
@@ -252,7 +284,9 @@ def _small_class(images: pd.DataFrame) -> Problem | None:
 
 def _problem(
     code: str, severity: Severity, images: pd.DataFrame, what: str, remedy: str
-) -> Problem:
+) -> Problem | None:
+    if images.empty:
+        return None
     rows = tuple(map(str, images["row_id"]))
     return Problem(code, severity, rows, len(rows), what, remedy)
 

@@ -11,14 +11,14 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from client.data.check import Check, counts_by_field
+from client.data.check import GROUPS, Check, Problem, counts_by_field
 from client.data.snapshot import Snapshot
 from common.atomic import write_atomic
 from common.report.style import Picture, canvas, page_style, to_picture
 
 SCHEMA = 1
 SUPPRESSED_BELOW = 10
-"""Cells of a shared summary that count fewer are withheld. The others are rounded to
+"""Cells of a shared summary with fewer patients are withheld. The others are rounded to
 multiples of it: exact ones would give a withheld cell away as total less the rest."""
 
 _HERE = Path(__file__).parent
@@ -31,6 +31,7 @@ _SEEN = (
     "side_against_pixels",
     "W_RANGE",
     "W_SIDE",
+    "W_TEXT",
     "W_VOI",
 )
 """Problems that one can see, so the page shows images that have them."""
@@ -84,24 +85,39 @@ def check_document(check: Check) -> dict[str, Any]:
 
 
 def summary_document(check: Check) -> dict[str, Any]:
-    """Return what a site may share: counts in tens, those from 1 to 9 as None."""
+    """Return what a site may share: counts in tens; None for fewer than 10 patients."""
+    one_each = check.images.drop_duplicates
+    patients = {
+        name: counts_by_field(one_each(["patient_key", name]))[name] for name in GROUPS
+    }
     return {
         "schema": SCHEMA,
         "rounded_to": SUPPRESSED_BELOW,
-        **_withhold(check.counts),
-        "problems": _withhold({p.code: p.count for p in check.problems}),
+        **{name: _released(count, count) for name, count in check.counts.items()},
+        "problems": {
+            problem.code: _released(problem.count, _patients(check, problem))
+            for problem in check.problems
+        },
         "by_field": {
-            name: _withhold(values)
+            name: {
+                value: _released(count, patients[name][value])
+                for value, count in values.items()
+            }
             for name, values in counts_by_field(check.images).items()
         },
     }
 
 
-def _withhold(counts: Mapping[str, int]) -> dict[str, int | None]:
-    return {
-        name: None if 0 < count < SUPPRESSED_BELOW else _rounded(count)
-        for name, count in counts.items()
-    }
+def _patients(check: Check, problem: Problem) -> int:
+    """Count the patients behind a problem; a file without one stands for itself."""
+    files = check.manifest[check.manifest["row_id"].isin(problem.images)]
+    if files.empty:
+        return problem.count
+    return int(files["patient_key"].fillna(files["row_id"]).nunique())
+
+
+def _released(count: int, patients: int) -> int | None:
+    return None if 0 < patients < SUPPRESSED_BELOW else _rounded(count)
 
 
 def _rounded(count: int) -> int:

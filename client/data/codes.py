@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 REASONS: dict[str, str] = {
-    "X_PROCESSING": "raw image for processing; its presentation twin is used",
+    "X_PROCESSING": "raw image for processing; only those for presentation are used",
     "X_DBT": "tomosynthesis or another multi-frame object",
     "X_SPOT": "spot compression",
     "X_MAG": "magnification view",
@@ -53,6 +53,7 @@ REASONS: dict[str, str] = {
     "W_CHARSET": "unknown character set",
     "W_VOI": "VOI LUT or window unusable; the stored range is used",
     "W_SIDE": "header and table disagree on the side",
+    "W_TEXT": "the header says that text is burned into the image",
 }
 
 REMEDIES: dict[str, str] = {
@@ -72,6 +73,8 @@ REMEDIES: dict[str, str] = {
     "Q_CRASH": "Export these files again in another transfer syntax.",
     "Q_TIMEOUT": "Export these files again in another transfer syntax.",
     "W_SIDE": "Find out whether table or header is right, and correct the table.",
+    "W_TEXT": "Look at them: a name in the pixels is not removed, only cropped away if "
+    "it stands beside the breast.",
     "W_VOI": "Their grey values are not comparable to the others: look at them.",
     "W_RANGE": "Look at them: bright areas may be cut off.",
 }

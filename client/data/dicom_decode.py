@@ -1,7 +1,11 @@
-"""Decode pixels: one pinned decoder per transfer syntax, so that bytes reproduce.
+"""Decode pixels: pinned decoders per transfer syntax, so that bytes reproduce.
 
-GPL decoders are never used. 12-bit JPEG Extended is read by dicomsdl only: gdcm and
-pylibjpeg fail on it. A decoder may crash or hang: call this in a worker process
+GPL decoders are never used. dicomsdl decodes JPEG Lossless three times as fast as gdcm,
+and is the only one for 12-bit JPEG Extended; but it fills up a stream that was cut off
+without a word, so it gets streams with their end only. Where it cannot read one, gdcm
+has its turn, for lossless streams: there both agree. A lossy stream has one decoder,
+because two may round differently. A decoder may crash or hang: call this in a worker
+process
 (`client.data.workers`), where a crash or a hang costs one file.
 """
 
@@ -11,6 +15,7 @@ from importlib.metadata import version
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import pixel_array
 
 from client.data.codes import Rejected
@@ -25,24 +30,26 @@ _NATIVE = {
     DEFLATED: "<",
     "1.2.840.10008.1.2.2": ">",
 }
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-_PLUGINS = {
-    "1.2.840.10008.1.2.5": "pylibjpeg",
-    "1.2.840.10008.1.2.4.50": "gdcm",
-    "1.2.840.10008.1.2.4.57": "gdcm",
-    "1.2.840.10008.1.2.4.70": "gdcm",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg",
-    "1.2.840.10008.1.2.4.91": "pylibjpeg",
+_DECODERS: dict[str, tuple[str, ...]] = {
+    "1.2.840.10008.1.2.5": ("pylibjpeg-rle",),
+    "1.2.840.10008.1.2.4.50": ("python-gdcm",),
+    "1.2.840.10008.1.2.4.51": ("dicomsdl",),
+    "1.2.840.10008.1.2.4.57": ("dicomsdl", "python-gdcm"),
+    "1.2.840.10008.1.2.4.70": ("dicomsdl", "python-gdcm"),
+    "1.2.840.10008.1.2.4.80": ("pyjpegls",),
+    "1.2.840.10008.1.2.4.81": ("pyjpegls",),
+    "1.2.840.10008.1.2.4.90": ("pylibjpeg-openjpeg",),
+    "1.2.840.10008.1.2.4.91": ("pylibjpeg-openjpeg",),
 }
-_PACKAGE = {
-    "1.2.840.10008.1.2.5": "pylibjpeg-rle",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.91": "pylibjpeg-openjpeg",
-    _JPEG_EXTENDED: "dicomsdl",
+"""Distributions by transfer syntax, in the order in which they are tried."""
+
+_PLUGIN_OF = {
+    "pylibjpeg-rle": "pylibjpeg",
+    "pylibjpeg-openjpeg": "pylibjpeg",
+    "python-gdcm": "gdcm",
+    "pyjpegls": "pyjpegls",
 }
-_DISTRIBUTION = {"gdcm": "python-gdcm", "pyjpegls": "pyjpegls"}
+_END_OF_IMAGE = b"\xff\xd9"  # ITU-T T.81, B.1.1.3
 
 
 def decode(content: bytes, ds: Dataset, header: Header) -> tuple[np.ndarray, str]:
@@ -71,26 +78,21 @@ def decode(content: bytes, ds: Dataset, header: Header) -> tuple[np.ndarray, str
         raise Rejected("Q_TRUNCATED", "decode")
     if syntax in _NATIVE:
         stored = _native(ds.PixelData, shape, header, _NATIVE[syntax])
-    elif syntax in _PLUGINS or syntax == _JPEG_EXTENDED:
-        stored = _encapsulated(content, ds, syntax)
+        decoder = "pydicom"
+    elif syntax in _DECODERS:
+        stored, decoder = _encapsulated(content, ds, _DECODERS[syntax])
     else:
         raise Rejected("Q_SYNTAX", "decode")
     if stored.shape != shape or stored.dtype.kind not in "iu":
         raise Rejected("Q_CODESTREAM", "decode")
     _check_range(stored, header)
-    return stored, decoder_name(syntax)
-
-
-def decoder_name(syntax: str) -> str:
-    """Name the package that decodes a transfer syntax."""
-    plugin = _PLUGINS.get(syntax, "")
-    return _PACKAGE.get(syntax) or _DISTRIBUTION.get(plugin, "pydicom")
+    return stored, decoder
 
 
 def decoder_versions() -> dict[str, str]:
     """Return package -> version of everything that can shape a pixel."""
-    names = {"pydicom", "numpy", "opencv-python-headless", "pylibjpeg", "dicomsdl"}
-    names |= set(_PACKAGE.values()) | set(_DISTRIBUTION.values())
+    names = {"pydicom", "numpy", "opencv-python-headless", "pylibjpeg"}
+    names |= {name for order in _DECODERS.values() for name in order}
     return {name: version(name) for name in sorted(names)}
 
 
@@ -126,24 +128,53 @@ def _native(
     return (stored << spare) >> spare if signed and spare else stored
 
 
-def _encapsulated(content: bytes, ds: Dataset, syntax: str) -> np.ndarray:
-    try:
-        with quiet():
-            if syntax == _JPEG_EXTENDED:
-                return _dicomsdl(content)
-            return np.asarray(
-                pixel_array(ds, raw=True, decoding_plugin=_PLUGINS[syntax])
-            )
-    except (ModuleNotFoundError, NotImplementedError) as error:
-        raise Rejected("Q_SYNTAX", "decode", type(error).__name__) from None
-    except Exception as error:
-        raise Rejected("Q_CODESTREAM", "decode", type(error).__name__) from None
+def _encapsulated(
+    content: bytes, ds: Dataset, decoders: tuple[str, ...]
+) -> tuple[np.ndarray, str]:
+    code, kind = "Q_SYNTAX", ""
+    for decoder in decoders:
+        try:
+            with quiet():
+                if decoder == "dicomsdl":
+                    return _dicomsdl(content, ds), decoder
+                plugin = _PLUGIN_OF[decoder]
+                stored = pixel_array(ds, raw=True, decoding_plugin=plugin)
+                return np.asarray(stored), decoder
+        except (ModuleNotFoundError, NotImplementedError) as error:
+            code, kind = "Q_SYNTAX", type(error).__name__
+        except Exception as error:
+            code, kind = "Q_CODESTREAM", type(error).__name__
+    raise Rejected(code, "decode", kind)
 
 
-def _dicomsdl(content: bytes) -> np.ndarray:
+def _dicomsdl(content: bytes, ds: Dataset) -> np.ndarray:
     import dicomsdl
 
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    if not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        raise ValueError("the codestream has no end")
+    # It trusts the header for the size of its memory, which it does not clear.
+    precision, rows, columns, samples = _jpeg_frame(frame)
+    wide = ds.BitsAllocated == 16
+    if (rows, columns, samples, precision > 8) != (ds.Rows, ds.Columns, 1, wide):
+        raise ValueError("the codestream is not as large as the header says")
     return np.asarray(dicomsdl.open_memory(content).pixelData(storedvalue=True))
+
+
+def _jpeg_frame(stream: bytes) -> tuple[int, int, int, int]:
+    """Read bits, rows, columns and samples of a JPEG frame header (T.81, B.2.2)."""
+    place = 2
+    while place + 10 <= len(stream) and stream[place] == 0xFF:
+        marker = stream[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return (
+                stream[place + 4],
+                int.from_bytes(stream[place + 5 : place + 7], "big"),
+                int.from_bytes(stream[place + 7 : place + 9], "big"),
+                stream[place + 9],
+            )
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    raise ValueError("the codestream has no frame header")
 
 
 def _check_range(stored: np.ndarray, header: Header) -> None:

@@ -50,6 +50,7 @@ TEXTS = (
     "SeriesDescription",
     "AcquisitionDeviceProcessingDescription",
     "QualityControlImage",
+    "BurnedInAnnotation",
     "PartialView",
     "BreastImplantPresent",
     "PatientAge",

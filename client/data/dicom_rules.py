@@ -102,6 +102,8 @@ def classify(header: Header, *, film: bool = False) -> dict[str, Any]:
     """
     _exclude_objects(header, film)
     _exclude_views(header)
+    if header.text("BurnedInAnnotation").upper() == "YES":
+        header.remarks.add("W_TEXT")
     return facts(header, film=film)
 
 

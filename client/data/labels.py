@@ -12,8 +12,9 @@ def label(rows: pd.DataFrame, target: Target) -> pd.Series:
 
     Unknown is: no recorded fact; a source the target does not accept; BI-RADS 0, which
     means "assessment incomplete"; a positive exam or patient, which does not tell the
-    breast (a negative one does). With ``unit=breast`` all images of a breast get one
-    label: 1 if any is 1, unknown if any is unknown, else 0.
+    breast (a negative one does). BI-RADS of a row with known pathology, whose source
+    is that of the pathology, counts as the radiologist's. With ``unit=breast`` all
+    images of a breast get one label: 1 if any is 1, unknown if any is unknown, else 0.
 
     Parameters
     ----------
@@ -33,7 +34,10 @@ def label(rows: pd.DataFrame, target: Target) -> pd.Series:
     if target.field == "birads":
         fact = fact.mask(fact == 0)
     own = (fact >= target.at_least).astype("Int8")
-    own = own.mask(~rows["label_source"].isin(target.label_sources))
+    source = rows["label_source"]
+    if target.field == "birads":  # a judgement, also where a specimen was taken later
+        source = source.mask(rows["cancer_pathology"].notna(), "radiologist")
+    own = own.mask(~source.isin(target.label_sources))
     coarse = rows["label_level"].isin(("exam", "patient"))
     own = own.mask(coarse & (own == 1).fillna(False))
     return own if target.unit == "image" else _per_breast(own, rows["breast_key"])

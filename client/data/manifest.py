@@ -41,15 +41,23 @@ class Field:
     high: int = 0
     required: bool = False
 
+    def holds(self, value: object) -> bool:
+        """Tell whether one value, not missing, may stand in the column."""
+        if self.allowed:
+            return value in self.allowed
+        if self.pattern:
+            return isinstance(value, str) and bool(re.fullmatch(self.pattern, value))
+        return isinstance(value, int) and self.low <= value <= self.high
+
 
 _KEY = r"[0-9a-f]{32}"
-_SLUG = r"[a-z][a-z0-9_]*"
+SLUG = r"[a-z][a-z0-9_]*"
 _TEXT = r"[a-z0-9][a-z0-9_.+-]*"
 
 FIELDS: dict[str, Field] = {
     "row_id": Field(pattern=_KEY, required=True),
-    "dataset": Field(pattern=_SLUG, required=True),
-    "site": Field(pattern=_SLUG, required=True),
+    "dataset": Field(pattern=SLUG, required=True),
+    "site": Field(pattern=SLUG, required=True),
     "patient_key": Field(pattern=_KEY),
     "exam_key": Field(pattern=_KEY),
     "breast_key": Field(pattern=_KEY),
@@ -101,10 +109,12 @@ LINKAGE_FIELDS = (
     "reader",
     "stage",
     "exception_type",
+    "remarks",
 )
 """``source_path`` is relative to the archive and percent-encoded (see
 `client.data.importers.archive.decode_path`); ``reader`` is ``dicom`` or ``raster``;
-``stage`` tells where a quarantine happened and is empty otherwise."""
+``stage`` tells where a quarantine happened and is empty otherwise; ``remarks`` are the
+``W_`` codes of the import, which a preparation adds to."""
 
 
 def empty_row() -> dict[str, Any]:

@@ -7,6 +7,7 @@ prepare_site(...)  manifest -> cache for one preprocessing
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 
 from client.data.cache import Progress, prepare
 from client.data.importers import IMPORTERS, Imported, ImporterError, Source
-from client.data.manifest import parquet_bytes, read_manifest, write_manifest
+from client.data.manifest import SLUG, parquet_bytes, read_manifest, write_manifest
 from client.data.pseudonyms import Pseudonymiser, site_secret
 from client.data.snapshot import Snapshot
 from common.atomic import write_atomic
@@ -77,6 +78,11 @@ def import_site(
         raise ImporterError(
             f"No importer {importer_id}. There are: {', '.join(sorted(IMPORTERS))}."
         )
+    if not re.fullmatch(SLUG, site):
+        raise ImporterError(
+            f"{site!r} is no name of a site: lower-case letters, digits and _ only, a "
+            "letter first."
+        )
     if importer_id == "synthetic" and secret is None:
         secret, synthetic = _synthetic_secret(archive_root), True
     site_folder.mkdir(parents=True, exist_ok=True)
@@ -89,9 +95,10 @@ def import_site(
     done = site_folder / IMPORT_FILE
     if done.is_file():
         _refuse_other(json.loads(done.read_bytes()), facts, site_folder)
-        return ImportSummary(counts, repeated=True)
     whereabouts = json.dumps({"archive": str(archive_root.resolve())}).encode()
     write_atomic(site_folder / _WHEREABOUTS, whereabouts, mode=0o600)
+    if done.is_file():
+        return ImportSummary(counts, repeated=True)
     write_manifest(site_folder, imported.manifest, imported.linkage)
     write_atomic(done, canonical_json(facts), mode=0o600)
     return ImportSummary(counts, repeated=False)
@@ -150,7 +157,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ImporterError(
             f"Cannot read the options {path}: {type(error).__name__}."
         ) from None

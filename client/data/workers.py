@@ -22,6 +22,7 @@ from typing import Any
 Task = dict[str, Any]
 """Plain JSON data; ``files`` is a list of dicts."""
 
+_TICKS = 100
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -121,6 +122,8 @@ class _Worker(threading.Thread):
             for line in self._listen(process, hung):
                 message = json.loads(line)
                 if "answer" in message:
+                    if hung.is_set():  # it was killed while it answered
+                        self._end()
                     return dict(message["answer"])
                 if "failed" in message:
                     raise WorkerError(message["failed"])
@@ -128,8 +131,8 @@ class _Worker(threading.Thread):
             self._end()
             if at is None or self._stopped:
                 raise WorkerError(
-                    f"A worker ({self._module}) died before its first file: the "
-                    "machine may be out of memory. Use fewer workers, then run again."
+                    f"A worker ({self._module}) died, or hung, before its first file: "
+                    "the machine may be out of memory. Use fewer workers, run again."
                 )
             if "lost" in task["files"][at]:
                 raise WorkerError(
@@ -147,20 +150,27 @@ class _Worker(threading.Thread):
             hung.set()
             process.kill()
 
-        def watch() -> threading.Timer:
-            timer = threading.Timer(self._seconds, kill)
-            timer.daemon = True
-            timer.start()
-            return timer
+        def watch() -> threading.Event:
+            spoke = threading.Event()
 
-        timer = watch()
+            def wait() -> None:
+                # In small waits: while the machine sleeps, at most one of them passes.
+                for _ in range(_TICKS):
+                    if spoke.wait(self._seconds / _TICKS):
+                        return
+                kill()
+
+            threading.Thread(target=wait, daemon=True).start()
+            return spoke
+
+        spoke = watch()
         try:
             for line in process.stdout or ():
-                timer.cancel()
+                spoke.set()
                 yield line
-                timer = watch()
+                spoke = watch()
         finally:
-            timer.cancel()
+            spoke.set()
 
     def _begin(self) -> subprocess.Popen[str]:
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
@@ -212,7 +222,7 @@ def serve(work: Any) -> None:
                 setup, json.loads(line), lambda at: _send(protocol, {"at": at})
             )
         except Exception as error:
-            _send(protocol, {"failed": _describe(error)})
+            _send(protocol, {"failed": f"A worker failed: {describe(error)}"})
         else:
             _send(protocol, {"answer": answer})
 
@@ -222,14 +232,14 @@ def _send(stream: Any, message: Task) -> None:
     stream.flush()
 
 
-def _describe(error: Exception) -> str:
-    # The text of an exception may quote a header: tell type, errno and place only.
+def describe(error: Exception) -> str:
+    """Tell type, errno and place of an error: its text may quote a header."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = "" if trace is None else f" at {_place(trace)}"
     number = f" (errno {error.errno})" if isinstance(error, OSError) else ""
-    return f"A worker failed: {type(error).__name__}{number}{where}."
+    return f"{type(error).__name__}{number}{where}."
 
 
 def _place(trace: Any) -> str:

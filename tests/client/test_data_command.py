@@ -101,6 +101,17 @@ def test_a_mistake_is_answered_by_a_sentence(
     assert code == 2 and told in said and "Traceback" not in said
 
 
+def test_a_bug_is_told_without_any_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("CANARY")
+
+    monkeypatch.setattr("client.data_command.import_site", broken)
+    code, said = _run("import", "hospital", tmp_path, tmp_path / "out")
+    assert code == 1 and "KeyError at" in said and "CANARY" not in said
+
+
 def test_progress_counts_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from client.data.site_data import import_site
 

@@ -69,4 +69,4 @@ def test_a_site_without_an_archive_is_refused(
 ) -> None:
     with pytest.raises(SystemExit):
         main([*words, "data.sites=[rsna_1,elsewhere]", f"run_dir={tmp_path / 'run'}"])
-    assert "data.archives describes" in capsys.readouterr().err
+    assert "no archive elsewhere: data.archives describes" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,11 @@ class Source:
     pseudonymiser: Pseudonymiser
     progress: Callable[[int, int], None] = lambda done, total: None
 
-    def files(self, skip: Iterable[Path] = ()) -> Iterator[Path]:
+    def files(self, skip: Collection[Path] = ()) -> Iterator[Path]:
         """Walk the archive as `walk` does, and tell how far one is."""
         paths = list(walk(self.root, skip))
+        if not paths:
+            raise ImporterError(f"No image file below {self.root}.")
         for done, path in enumerate(paths):
             self.progress(done, len(paths))
             yield path
@@ -111,23 +113,33 @@ def decode_path(text: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(text)))
 
 
-def walk(root: Path, skip: Iterable[Path] = ()) -> Iterator[Path]:
+def walk(root: Path, skip: Collection[Path] = ()) -> Iterator[Path]:
     """Yield every file below an archive as a relative path, in a fixed order.
 
     Raises
     ------
     ImporterError
-        If there is no such folder.
+        If there is no such folder, or one below it cannot be listed.
     """
     if not root.is_dir():
         raise ImporterError(f"No archive folder {root}.")
-    left_out = {path.resolve() for path in skip}
-    for folder, folders, names in os.walk(root):
+    left_out = {os.path.realpath(path) for path in skip}
+    skipped = {Path(path).name for path in skip}
+    for folder, folders, names in os.walk(root, onerror=_unlistable):
         folders.sort(key=os.fsencode)
-        for name in sorted(names, key=os.fsencode):
+        # A link to a folder is not followed, but it does not vanish either.
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in sorted([*names, *links], key=os.fsencode):
             path = Path(folder) / name
-            if not left_out or path.resolve() not in left_out:
+            if name not in skipped or os.path.realpath(path) not in left_out:
                 yield path.relative_to(root)
+
+
+def _unlistable(error: OSError) -> None:
+    raise ImporterError(
+        f"A folder of the archive cannot be listed ({type(error).__name__}). Check its "
+        "permissions and the disk: its files would be missed without a word."
+    )
 
 
 def load(root: Path, path: Path) -> tuple[Found, bytes]:
@@ -155,7 +167,7 @@ def scan_dicom(
     source: Source,
     *,
     film: bool = False,
-    skip: Iterable[Path] = (),
+    skip: Collection[Path] = (),
     wanted: Callable[[Path], bool] = lambda path: True,
 ) -> list[Found]:
     """Read the header of every file of an archive.
@@ -260,7 +272,9 @@ def _judge_duplicates(files: list[Found]) -> None:
         if file.verdict is None:
             groups.setdefault(file.uid or file.sha256, []).append(file)
     for same in groups.values():
-        labels = {tuple(map(file.facts.get, LABEL_FIELDS)) for file in same}
+        # Copies that the table does not name say nothing against the one it names.
+        same.sort(key=lambda file: not _labels(file))
+        labels = {found for file in same if (found := _labels(file))}
         if len({file.sha256 for file in same}) > 1:
             doubted, code = same, "Q_UID_CONFLICT"
         elif len(labels) > 1:
@@ -269,6 +283,11 @@ def _judge_duplicates(files: list[Found]) -> None:
             doubted, code = same[1:], "X_DUPLICATE"
         for file in doubted:
             file.verdict = Rejected(code, "classify")
+
+
+def _labels(file: Found) -> tuple[Any, ...]:
+    labels = tuple(map(file.facts.get, LABEL_FIELDS))
+    return labels if any(label is not None for label in labels) else ()
 
 
 def _exam_of(file: Found) -> tuple[str, str]:
@@ -319,4 +338,5 @@ def _linkage(file: Found, row_id: str) -> dict[str, str]:
         "reader": file.reader,
         "stage": f"import:{verdict.stage}" if verdict else "",
         "exception_type": verdict.exception_type if verdict else "",
+        "remarks": " ".join(sorted(file.remarks)),
     }

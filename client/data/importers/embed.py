@@ -101,7 +101,8 @@ def _is_image(path: Path) -> bool:
 
 
 def _take_row(file: Found, row: Row) -> None:
-    file.patient, file.exam = row["empi_anon"], row["acc_anon"]
+    file.patient = row["empi_anon"] or file.patient
+    file.exam = row["acc_anon"] or file.exam
     side, view = side_of(row["ImageLateralityFinal"]), view_of(row["ViewPosition"])
     if side:
         if file.facts.get("laterality") not in (None, side):

@@ -11,14 +11,14 @@ import csv
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from client.data.dicom_rules import side_of, vendor, view_of
 from client.data.importers.archive import ImporterError
-from client.data.manifest import LABEL_FIELDS
+from client.data.manifest import FIELDS, LABEL_FIELDS
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -67,9 +67,17 @@ class LabelTable:
     values: dict[FactField, dict[str, Value]] = field(default_factory=dict)
     patient: str = ""
     exam: str = ""
-    delimiter: str = ","
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     level: Level = "image"
     source: Source = "pathology"
+
+    @model_validator(mode="after")
+    def _values_fit_their_field(self) -> LabelTable:
+        for name, words in self.values.items():
+            for word, value in words.items():
+                if value is not None and not FIELDS[name].holds(value):
+                    raise ValueError(f"values.{name}.{word} is no value of {name}")
+        return self
 
 
 def read_options(kind: type[Any], options: Mapping[str, Any], importer: str) -> Any:
@@ -139,10 +147,10 @@ def read_table(
                 }
                 for row in reader
             ]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise ImporterError(
-            f"The table {path.name} is no CSV file in UTF-8 ({type(error).__name__}). "
-            "Save it as one."
+            f"The table {path.name} is no CSV file in UTF-8 that can be read "
+            f"({type(error).__name__}). Save it as one."
         ) from None
     if missing := sorted(set(wanted) - names):
         raise ImporterError(

@@ -11,12 +11,15 @@ from zipfile import BadZipFile
 
 from client.data.importers.archive import ImporterError
 
-# Of SyntaxError are the errors of both XML parsers that openpyxl may find.
+# Of SyntaxError are the errors of both XML parsers that openpyxl may find; its own
+# descriptors raise TypeError and AttributeError at sheets that they dislike.
 _UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
     LookupError,
+    TypeError,
+    AttributeError,
     SyntaxError,
     BadZipFile,
     zlib.error,

@@ -10,10 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from client.data.cache import CacheError
 from client.data.check import Check, check_site
 from client.data.check_page import summary_document, write_check
 from client.data.codes import REASONS, REMEDIES
-from client.data.site_data import import_site
+from client.data.site_data import import_site, prepare_site
+from common.plan import Preprocessing
 
 TABLE = {
     "file": "labels.csv",
@@ -102,6 +104,7 @@ def test_every_file_is_cached_excluded_or_quarantined(
     check = export.check(tmp_path / "site")
     assert check.counts == {"found": 7, "cached": 4, "excluded": 1, "quarantined": 2}
     assert _count(check, "X_PROCESSING") == 1 and _count(check, "Q_NOT_DICOM") == 1
+    assert _count(check, "raw_alone") == 0
 
 
 def test_a_side_that_the_pixels_contradict_is_found(
@@ -178,6 +181,57 @@ def test_a_shared_summary_withholds_small_cells(export: Export, tmp_path: Path) 
     assert all(count is None or count % 10 == 0 for count in numbers)
 
 
+def test_a_site_with_one_class_only_is_told(export: Export, tmp_path: Path) -> None:
+    _exam(export, "1")
+    problems = export.check(tmp_path / "site").problems
+    assert [(problem.code, problem.count) for problem in problems] == [
+        ("small_class", 0)
+    ]
+
+
+def test_many_images_of_few_patients_are_withheld_too(
+    export: Export, tmp_path: Path
+) -> None:
+    for number in range(3):
+        _exam(export, str(number), cancer="1")
+    for number in range(10):
+        export.add(f"healthy-{number}")
+    summary = summary_document(export.check(tmp_path / "site"))
+    assert summary["by_field"]["cancer_pathology"] == {"1": None, "0": 10}
+
+
+def test_a_second_check_adds_up_after_other_preparations(
+    export: Export, tmp_path: Path
+) -> None:
+    _exam(export, "1")
+    folder = tmp_path / "site"
+    export.check(folder)
+    (export.root / "file001").write_bytes(b"changed since")
+    prepare_site(folder, export.root, Preprocessing(rows=32, columns=16))
+    counts = check_site(folder, export.root).counts
+    assert counts == {"found": 4, "cached": 4, "excluded": 0, "quarantined": 0}
+
+
+def test_a_wrong_archive_folder_spoils_nothing(export: Export, tmp_path: Path) -> None:
+    _exam(export, "1")
+    folder = tmp_path / "site"
+    import_site("hospital", export.root, folder, "ours", {"dataset": "ours"})
+    with pytest.raises(CacheError, match="No archive folder"):
+        check_site(folder, tmp_path / "typo")
+    assert check_site(folder, export.root).counts["cached"] == 4
+
+
+def test_a_raw_image_counts_once_and_is_missed_only_alone(
+    export: Export, tmp_path: Path
+) -> None:
+    export.add("1")
+    export.add("1", PresentationIntentType="FOR PROCESSING")
+    export.add("1", view="MLO", PresentationIntentType="FOR PROCESSING")
+    check = export.check(tmp_path / "site")
+    assert check.counts["cached"] == 1
+    assert _count(check, "X_PROCESSING") == 2 and _count(check, "raw_alone") == 1
+
+
 def test_an_archive_without_a_usable_image_still_gets_its_page(
     export: Export, tmp_path: Path
 ) -> None:
@@ -187,6 +241,8 @@ def test_an_archive_without_a_usable_image_still_gets_its_page(
     assert check.counts == {"found": 2, "cached": 0, "excluded": 1, "quarantined": 1}
     page = write_check(tmp_path / "site", check, "ours").read_text()
     assert "0 usable images" in page and "X_PROCESSING" in page
+    assert check.problems[0].code == "no_image"
+    assert "Nothing stands in the way" not in page
 
 
 def test_every_remedy_belongs_to_a_code() -> None:

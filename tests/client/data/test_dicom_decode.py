@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 
-from client.data import dicom_header
+from client.data import dicom_decode, dicom_header
 from client.data.codes import Rejected
 from client.data.dicom import read_picture
 from client.data.dicom_header import read_header
@@ -18,6 +21,7 @@ from client.data.dicom_header import read_header
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"
 J2K = "1.2.840.10008.1.2.4.90"
+JPEG_LL = "1.2.840.10008.1.2.4.70"
 
 ENCODINGS = {
     "1.2.840.10008.1.2": "pydicom",
@@ -25,7 +29,7 @@ ENCODINGS = {
     "1.2.840.10008.1.2.2": "pydicom",
     DEFLATED: "pydicom",
     RLE: "pylibjpeg-rle",
-    "1.2.840.10008.1.2.4.70": "python-gdcm",
+    JPEG_LL: "dicomsdl",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     J2K: "pylibjpeg-openjpeg",
 }
@@ -40,6 +44,41 @@ def test_lossless_encodings_decode_to_the_same_pixels(
     np.testing.assert_array_equal(picture.image, pixels / np.float32(4095))
     assert picture.decoder == ENCODINGS[syntax]
     assert picture.spacing == (0.07, 0.08)
+
+
+def test_gdcm_reads_what_dicomsdl_cannot(
+    dicom: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = dicom.phantom(96, 80)
+    content = dicom.encoded(dicom.dataset(pixels), JPEG_LL)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(dicom_decode, "_dicomsdl", fail)
+    picture = read_picture(content)
+    np.testing.assert_array_equal(picture.image, pixels / np.float32(4095))
+    assert picture.decoder == "python-gdcm"
+
+
+def test_a_jpeg_smaller_than_its_header_never_shows_old_memory(
+    dicom: ModuleType,
+) -> None:
+    whole = dicom.encoded(dicom.dataset(dicom.phantom(96, 80)), JPEG_LL)
+    ds = dcmread(io.BytesIO(whole))
+    ds.Rows = 192
+    assert _code(dicom.to_bytes(ds)) == ("Q_CODESTREAM", "decode")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_jpeg_streams_that_were_cut_off_are_never_filled_up(
+    dicom: ModuleType, share: float
+) -> None:
+    whole = dicom.encoded(dicom.dataset(dicom.phantom(96, 80)), JPEG_LL)
+    ds = dcmread(io.BytesIO(whole))
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    ds.PixelData = encapsulate([frame[: int(len(frame) * share)]])
+    assert _code(dicom.to_bytes(ds)) == ("Q_CODESTREAM", "decode")
 
 
 def _code(content: bytes) -> tuple[str, str]:

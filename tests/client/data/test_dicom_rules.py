@@ -195,3 +195,12 @@ def test_vendor_is_one_of_a_list_never_free_text() -> None:
         "other",
         None,
     ]
+
+
+@pytest.mark.parametrize(("declared", "remarks"), [("YES", {"W_TEXT"}), ("NO", set())])
+def test_declared_text_in_the_pixels_is_remarked(
+    dicom: ModuleType, declared: str, remarks: set[str]
+) -> None:
+    header = header_of(dicom.dataset(BurnedInAnnotation=declared))
+    classify(header)
+    assert header.remarks == remarks

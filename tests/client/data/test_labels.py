@@ -70,3 +70,16 @@ def test_breast_takes_the_worst_of_its_images() -> None:
 def test_breast_unit_needs_breasts() -> None:
     with pytest.raises(ValueError, match="unit=image"):
         label(_rows({"cancer_pathology": 0}), Target())
+
+
+def test_birads_is_the_radiologists_where_pathology_came_later() -> None:
+    target = Target(
+        field="birads", at_least=4, unit="image", label_sources=("radiologist",)
+    )
+    rows = _rows(
+        {"birads": 5, "cancer_pathology": 1},
+        {"birads": 2, "cancer_pathology": 0, "label_source": "dataset"},
+        {"birads": 4, "label_source": "radiologist"},
+        {"birads": 4, "label_source": "assumed"},
+    )
+    assert _labels(rows, target) == [1, 0, 1, None]

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.encaps import encapsulate, generate_frames
 
+from client.data.codes import Rejected
+from client.data.dicom import read_picture
 from client.data.labels import label
 from client.data.manifest import read_linkage, read_manifest
 from client.data.site_data import import_site, prepare_site
 from common.plan import Preprocessing, Target
+from tests.support.dicom_files import to_bytes
 
 
 def _reasons(site: Path) -> dict[str, Any]:
@@ -38,6 +44,14 @@ def test_both_encodings_of_one_film_give_nearly_one_image(
     assert set(snapshot.index["decoder"]) == {"pylibjpeg-openjpeg", "dicomsdl"}
     one, other = snapshot.read(np.arange(2)).astype(float) / 65535
     assert np.abs(one - other).max() < 0.01 and one.std() > 0.1
+
+
+def test_a_12_bit_jpeg_that_was_cut_off_is_quarantined(real_data: Path) -> None:
+    ds = dcmread(real_data / "dicom" / "MG1_JPLY.dcm")
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    ds.PixelData = encapsulate([frame[: len(frame) // 2]])
+    with pytest.raises(Rejected, match="Q_CODESTREAM"):
+        read_picture(to_bytes(ds))
 
 
 def test_low_energy_images_turn_to_one_side(real_data: Path, tmp_path: Path) -> None:

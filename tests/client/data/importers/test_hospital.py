@@ -285,6 +285,50 @@ def test_missing_archive_and_table_are_named(
         _import(root, pseudonymiser, **options)
 
 
+def test_a_link_to_a_folder_is_counted_and_a_loop_is_survived(
+    root: Path, pseudonymiser: Pseudonymiser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (root / "elsewhere").symlink_to(tmp_path_factory.mktemp("disk"))
+    (root / "loop").symlink_to(root / "loop")
+    _, rows = _import(root, pseudonymiser)
+    assert rows.loc[["elsewhere", "loop"], "reason"].tolist() == ["Q_UNREADABLE"] * 2
+
+
+def test_an_unlabelled_copy_does_not_take_the_label_away(
+    root: Path, pseudonymiser: Pseudonymiser
+) -> None:
+    labelled = root / "some folder" / "2" / "L"
+    _write(root, "a copy", labelled.read_bytes())
+    options = _table(root, "key,y\nsome folder/2/L,1\n", "relative_path")
+    _, rows = _import(root, pseudonymiser, **options)
+    assert rows.loc["a copy", "reason"] == "X_DUPLICATE"
+    assert rows.loc["some folder/2/L", "cancer_pathology"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"delimiter": "\\t"}, "delimiter"),
+        ({"values": {"cancer_pathology": {"malignant": 2}}}, "no value of cancer_path"),
+        ({"values": {"density": {"fatty": "E"}}}, "no value of density"),
+    ],
+)
+def test_a_column_map_that_cannot_be_is_refused_before_any_file_is_read(
+    root: Path, pseudonymiser: Pseudonymiser, change: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ImporterError, match=told):
+        _import(
+            root, pseudonymiser, **_table(root, "key,y\n", "relative_path", **change)
+        )
+
+
+def test_an_empty_archive_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, pseudonymiser: Pseudonymiser
+) -> None:
+    with pytest.raises(ImporterError, match="No image file below"):
+        _import(tmp_path_factory.mktemp("empty"), pseudonymiser)
+
+
 def test_any_file_name_survives_the_linkage() -> None:
     for name in ("plain/name", "per%cent ü", "line\nbreak", "not\udcfftext"):
         text = encode_path(Path(name))
