@@ -54,6 +54,11 @@ app = typer.Typer(
 )
 _SHOWN = ("vendor", "modality_kind", "view", "density", "birads", "cancer_pathology")
 _Out = Annotated[Path, typer.Argument(metavar="OUT", help="the site's data folder")]
+_Archive = Annotated[
+    Path | None, typer.Option(help="where the archive is now, if it has moved")
+]
+_CPUS = os.cpu_count() or 1
+_Workers = Annotated[int, typer.Option(min=1, help="processes")]
 
 
 @app.command("import")
@@ -85,10 +90,8 @@ def import_archive(
 @app.command()
 def check(
     out: _Out,
-    archive: Annotated[
-        Path | None, typer.Option(help="where the archive is now, if it has moved")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    archive: _Archive = None,
+    workers: _Workers = _CPUS,
 ) -> None:
     """Decode every image once, small; write check.html, check.json, summary.json."""
     view = View()
@@ -112,10 +115,8 @@ def prepare(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="without a plan")] = 128,
     columns: Annotated[int, typer.Option(min=1, help="without a plan")] = 64,
-    archive: Annotated[
-        Path | None, typer.Option(help="where the archive is now, if it has moved")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    archive: _Archive = None,
+    workers: _Workers = _CPUS,
 ) -> None:
     """Decode, crop and resize; go on where an interrupted call stopped."""
     view = View()

@@ -256,16 +256,13 @@ def overhead(
         numbers = ()
     if not numbers or min(numbers) < 1:
         raise typer.BadParameter(f"--sites {sites!r} is not a list such as 3,10,30")
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--json {json_file}: there is no such folder")
+    _require_folder(json_file)
     view = View()
     result = measure(
         Settings(seconds, pairs + pairs % 2, numbers, ray, model, rows), view
     )
     view.console.print(table(result))
-    if json_file is not None:
-        write_atomic(json_file, json.dumps(result, indent=2).encode())
-        view.say(f"Numbers: {json_file}")
+    _write(json_file, result, view)
 
 
 @app.command()
@@ -278,8 +275,7 @@ def ingest(
     Files go to the system's temporary folder (TMPDIR). Leave the machine alone
     meanwhile.
     """
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--json {json_file}: there is no such folder")
+    _require_folder(json_file)
     view = View()
     result = measure_ingest(images, view)
     view.console.print(ingest_table(result))
@@ -288,6 +284,16 @@ def ingest(
         f"Reading prepared images: {reading['images_per_second']:.0f}/s, "
         f"{reading['ratio']:.0f} times what resnet18 trains."
     )
+    _write(json_file, result, view)
+
+
+def _require_folder(json_file: Path | None) -> None:
+    """Find out now, and not after the measurement, that a file cannot be written."""
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--json {json_file}: there is no such folder")
+
+
+def _write(json_file: Path | None, result: Mapping[str, Any], view: View) -> None:
     if json_file is not None:
         write_atomic(json_file, json.dumps(result, indent=2).encode())
         view.say(f"Numbers: {json_file}")

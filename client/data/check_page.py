@@ -203,7 +203,7 @@ def _contact_sheet(check: Check, places: np.ndarray) -> Picture:
     for axis in axes:
         axis.set_axis_off()
     titles = rows["laterality"].fillna("?") + " " + rows["view"].fillna("?")
-    for axis, image, title in zip(axes, images, titles, strict=False):
+    for axis, image, title in zip(axes[: len(images)], images, titles, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=65535, interpolation="nearest")
         axis.set_title(str(title), fontsize=7, loc="center", fontweight="normal")
     return to_picture(figure, "")

@@ -34,7 +34,7 @@ from client.data.importers.archive import (
     finish,
     scan_dicom,
 )
-from client.data.importers.published import find_tables, translate
+from client.data.importers.published import find_table, translate
 from client.data.importers.tables import STRICT, read_options, read_table
 from common.plan import Slug
 
@@ -88,11 +88,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         If an option or the table cannot be used.
     """
     settings: CsawCcOptions = read_options(CsawCcOptions, options, "csaw_cc")
-    copies = find_tables(source.root, [TABLE]).get(TABLE, [])
-    if not copies:
-        raise ImporterError(
-            f"No table {TABLE} below {source.root}. Complete the download."
-        )
+    copies = find_table(source.root, TABLE)
     rows = _read(copies[0], settings.include_interval)
     files = scan_dicom(source, skip=copies, wanted=_is_image)
     matched: set[str] = set()

@@ -131,11 +131,11 @@ def _read(root: Path, kind: str, needed: tuple[str, ...], optional: str) -> list
                 )
             kept = [name for name in (*needed, optional) if name in header]
             return [
-                _row(dict(zip(header, cells, strict=False)), kept)
-                for cells in lines
+                _row(dict(zip(header[: len(cells)], cells, strict=True)), kept)
+                for cells in (line[: len(header)] for line in lines)
                 if cells
             ]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise ImporterError(
             f"The table {path.name} is no table in UTF-8 ({type(error).__name__}). "
             "Restore the table as it was published."

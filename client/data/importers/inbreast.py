@@ -34,7 +34,7 @@ from client.data.importers.archive import (
     finish,
     scan_dicom,
 )
-from client.data.importers.published import find_tables, translate
+from client.data.importers.published import find_table, translate
 from client.data.importers.tables import STRICT, read_options, read_table
 from common.plan import Slug
 
@@ -90,12 +90,8 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         If the table is absent, or is not as it was published.
     """
     settings: InbreastOptions = read_options(InbreastOptions, options, "inbreast")
-    copies = find_tables(source.root, [TABLE]).get(TABLE)
-    if copies is None:
-        raise ImporterError(
-            f"No table {TABLE} below {source.root}. Complete the download; or save "
-            f"the sheet of INbreast.xls as {TABLE}, separated by semicolons."
-        )
+    otherwise = "; or save the sheet of INbreast.xls so, separated by semicolons"
+    copies = find_table(source.root, TABLE, otherwise)
     rows, unnamed = _read(copies[0])
     files = scan_dicom(source, skip=copies, wanted=_is_dicom)
     matched = set()

@@ -39,7 +39,7 @@ from client.data.importers.archive import (
     finish,
     load,
 )
-from client.data.importers.published import find_tables
+from client.data.importers.published import find_table
 from client.data.importers.tables import STRICT, read_options
 from client.data.raster import read_container
 from common.plan import Slug
@@ -70,11 +70,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         If the table is absent, or is not as it was published.
     """
     settings: MiasOptions = read_options(MiasOptions, options, "mias")
-    copies = find_tables(source.root, [TABLE]).get(TABLE)
-    if copies is None:
-        raise ImporterError(
-            f"No table {TABLE} below {source.root}. Complete the download."
-        )
+    copies = find_table(source.root, TABLE)
     lines = _read(copies[0])
     files = [_scan_one(source.root, path) for path in source.files(copies)]
     named: set[str] = set()

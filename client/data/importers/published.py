@@ -42,6 +42,26 @@ def find_tables(root: Path, names: Collection[str]) -> dict[str, list[Path]]:
     return found
 
 
+def find_table(root: Path, name: str, otherwise: str = "") -> list[Path]:
+    """Locate the one table of an archive, with its equal copies.
+
+    Parameters
+    ----------
+    otherwise : what else the user can do than complete the download
+
+    Raises
+    ------
+    ImporterError
+        If there is none, or copies differ.
+    """
+    copies = find_tables(root, [name]).get(name)
+    if copies is None:
+        raise ImporterError(
+            f"No table {name} below {root}. Complete the download{otherwise}."
+        )
+    return copies
+
+
 def translate(
     rows: Sequence[Mapping[str, str]],
     table: str,
