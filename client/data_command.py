@@ -61,11 +61,18 @@ _CPUS = os.cpu_count() or 1
 _Workers = Annotated[int, typer.Option(min=1, help="processes")]
 
 
-@app.command("import")
+_IMPORT_HELP = f"""Read every file of the archive ROOT; nothing is written into it.
+
+ID is one of: {", ".join(sorted(IMPORTERS))}.
+
+OUT becomes the site's data folder. Options of an importer are described in
+client/data/importers/ID.py.
+"""
+
+
+@app.command("import", help=_IMPORT_HELP)
 def import_archive(
-    importer: Annotated[
-        str, typer.Argument(metavar="ID", help=" | ".join(sorted(IMPORTERS)))
-    ],
+    importer: Annotated[str, typer.Argument(metavar="ID", help="kind of archive")],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="the archive as it is")],
     out: _Out,
     site: Annotated[str, typer.Option(help="name of the site; default: ID")] = "",

@@ -78,6 +78,8 @@ def import_site(
         raise ImporterError(
             f"No importer {importer_id}. There are: {', '.join(sorted(IMPORTERS))}."
         )
+    if not archive_root.is_dir():
+        raise ImporterError(f"No archive folder {archive_root}.")
     if not re.fullmatch(SLUG, site):
         raise ImporterError(
             f"{site!r} is no name of a site: lower-case letters, digits and _ only, a "

@@ -88,7 +88,7 @@ def test_the_same_import_again_changes_nothing(
     ("words", "told"),
     [
         (["import", "hospitl", "{tmp}", "{tmp}/out"], "No importer hospitl. There are"),
-        (["import", "rsna", "{tmp}/nowhere", "{tmp}/out"], "nowhere"),
+        (["import", "rsna", "{tmp}/nowhere", "{tmp}/out"], "No archive folder"),
         (["prepare", "{tmp}/nothing"], "holds no import. Run mammo-data import"),
         (["show", "{tmp}/nothing"], "Import the archive first"),
         (["prepare", "{tmp}/nothing", "--plan", "{tmp}/plan.json"], "plan.json"),
