@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from client.allocator import keep_freed_memory
 from common.contract import Contract
 from common.models import build_model
 from common.models.start import initial_tensors
@@ -68,6 +69,7 @@ class Resident:
     def __init__(
         self, plan: Plan, device: torch.device, start_file: Path | None
     ) -> None:
+        keep_freed_memory()
         self.plan = plan
         self.device = device
         self._start_file = start_file

@@ -25,6 +25,7 @@ import torch
 import typer
 from rich.table import Table
 
+from client.allocator import keep_freed_memory
 from common.atomic import write_atomic
 from common.plan import Plan, PlanError
 from common.progress import View, duration
@@ -73,6 +74,7 @@ class Settings:
 
 def measure(settings: Settings, view: View) -> dict[str, Any]:
     """Measure everything; print what is coming and how long it will take first."""
+    keep_freed_memory()  # as every session does, or the first loops run slower
     step = step_seconds(settings)
     steps = math.ceil(MARGIN * settings.seconds / step)
     short = math.ceil(MARGIN * min(1.0, settings.seconds) / step)

@@ -1,0 +1,25 @@
+"""Keep the memory that training frees: a round asks for it again at once."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGEST = 32 << 20  # bytes; the most that glibc lets MMAP_THRESHOLD be
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to hand freed memory back to the system only when it exits.
+
+    Between two rounds a site frees and takes buffers as large as the model. Glibc gives
+    the end of its heap back each time, and the next steps fetch it page by page:
+    0.1 s a round with resnet18 and four sites. On other systems nothing is changed; of
+    no account on an accelerator, whose memory torch keeps by itself.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
