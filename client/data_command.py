@@ -124,8 +124,14 @@ def prepare(
     columns: Annotated[int, typer.Option(min=1, help="without a plan")] = 64,
     archive: _Archive = None,
     workers: _Workers = _CPUS,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="hash all files and images again")
+    ] = False,
 ) -> None:
-    """Decode, crop and resize; go on where an interrupted call stopped."""
+    """Decode, crop and resize; go on where an interrupted call stopped.
+
+    A finished preparation is confirmed by the size and time of every file.
+    """
     view = View()
     with _user_errors():
         wanted = (
@@ -140,6 +146,7 @@ def prepare(
                 wanted,
                 workers=workers,
                 progress=bar.move,
+                verify=verify,
             )
         _print_counts(view, _counts(read_manifest(out)))
         view.say(f"{len(snapshot)} images in {snapshot.folder}")

@@ -39,7 +39,9 @@ def compose_tree(overrides: Sequence[str]) -> dict[str, Any]:
     except (HydraException, OmegaConfBaseException) as error:
         raise PlanError(_first_lines(error)) from None
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    named = {str(key): value for key, value in plain.items()}
+    _leave_out(named)
+    return named
 
 
 def plan_of(tree: dict[str, Any]) -> Plan:
@@ -63,6 +65,18 @@ def mammofed_version() -> str:
         return version("mammofed")
     except PackageNotFoundError:
         return "0+not.installed"
+
+
+def _leave_out(tree: dict[str, Any]) -> None:
+    """Take the hospitals that a simulation leaves out off the roster."""
+    data, roster = tree["data"], tree["plan"]["roster"]
+    left_out = data.get("leave_out") or []
+    if unknown := set(left_out) - set(data["sites"]):
+        raise PlanError(
+            f"data.leave_out names {', '.join(sorted(unknown))}; the hospitals are "
+            f"{', '.join(data['sites'])}"
+        )
+    roster["sites"] = [site for site in roster["sites"] if site not in left_out]
 
 
 def _mapping(name: str, stage: Any) -> dict[str, Any]:

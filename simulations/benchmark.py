@@ -30,6 +30,7 @@ from common.atomic import write_atomic
 from common.plan import Plan, PlanError
 from common.progress import View, duration
 from server.participation import RunFailed
+from simulations.benchmark_confirm import measure_confirm
 from simulations.benchmark_data import PlainLoop, hospitals, job
 from simulations.benchmark_ingest import ingest_table, measure_ingest
 from simulations.benchmark_runs import (
@@ -271,6 +272,7 @@ def overhead(
 def ingest(
     json_file: Annotated[Path | None, typer.Option("--json", help="also here")] = None,
     images: Annotated[int, typer.Option(min=2, help="of each transfer syntax")] = 64,
+    stubs: Annotated[int, typer.Option(min=1, help="tiny files to confirm")] = 50_000,
 ) -> None:
     """Measure how fast full-field DICOM becomes prepared images, and is read again.
 
@@ -280,11 +282,17 @@ def ingest(
     _require_folder(json_file)
     view = View()
     result = measure_ingest(images, view)
+    result["confirming"] = confirming = measure_confirm(stubs, view)
     view.console.print(ingest_table(result))
     reading = result["reading"]
     view.say(
         f"Reading prepared images: {reading['images_per_second']:.0f}/s, "
         f"{reading['ratio']:.0f} times what resnet18 trains."
+    )
+    view.say(
+        f"A finished preparation of {stubs} files is confirmed in "
+        f"{confirming['confirm_seconds']:.1f} s, with --verify in "
+        f"{confirming['verify_seconds']:.1f} s."
     )
     _write(json_file, result, view)
 

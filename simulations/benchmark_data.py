@@ -102,6 +102,7 @@ class MemoryHospital:
         self.rows = manifest_frame(
             [row for number, key in patients for row in _images(site, key, number)]
         )
+        self.beside = self.rows[:0]
         random = np.random.default_rng(derive_seed(0, "benchmark", site))
         shape = (len(self.rows), *size)
         self._pixels = random.integers(0, 2**16, shape, dtype=np.uint16)

@@ -21,12 +21,12 @@ from simulations.results import Finished
 def cross_site_entry(
     run: Finished, snapshots: Mapping[str, Snapshot], unit: Unit, device: torch.device
 ) -> dict[str, Any]:
-    """Evaluate every site's selected model on every site's test images.
+    """Evaluate every site's selected model on test images of every hospital.
 
     Parameters
     ----------
-    run : of an arm with one model per site
-    snapshots : prepared images of every site
+    run : of an arm with one model per site, or of the pooled one
+    snapshots : prepared images of every hospital, also of those that took no part
     unit : of a score
 
     Returns
@@ -34,15 +34,18 @@ def cross_site_entry(
     ``arm``, ``rows`` (whose model), ``columns`` (whose images), ``roc_auc`` (null where
     a site's test images have one class only)
     """
-    sites = list(run.plan.roster.sites)
+    owners, hospitals = list(run.plan.roster.sites), list(snapshots)
     matrix = []
-    for owner in sites:
+    for owner in owners:
         model, _ = read_model_folder(run.model_folder(owner))
         model.to(device)
         matrix.append(
-            [score_model(model, snapshots[s], s, run.plan, unit, device) for s in sites]
+            [
+                score_model(model, snapshots[name], name, run.plan, unit, device)
+                for name in hospitals
+            ]
         )
-    return {"arm": run.arm, "rows": sites, "columns": sites, "roc_auc": matrix}
+    return {"arm": run.arm, "rows": owners, "columns": hospitals, "roc_auc": matrix}
 
 
 def score_model(

@@ -37,6 +37,8 @@ class Part:
         self._whole = whole
         self._positions = np.flatnonzero(chosen)
         self.rows = whole.rows[chosen].reset_index(drop=True)
+        mine = whole.beside["patient_key"].isin(patients)
+        self.beside = whole.beside[mine].reset_index(drop=True)
         self.folder = whole.folder
         members = [whole.hash, *self.rows["row_id"]]
         self.hash = sha256_hex(canonical_json(members))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ class Laboratory:
     Attributes
     ----------
     snapshots : prepared images by hospital, in roster order
+    left_out : those of hospitals that take no part
     synthetic : marks everything made from them
     """
 
@@ -39,6 +40,7 @@ class Laboratory:
     machine: Machine
     view: View
     synthetic: bool
+    left_out: Mapping[str, Snapshot] = field(default_factory=dict)
 
 
 def run_arms(laboratory: Laboratory) -> dict[str, list[Finished]]:

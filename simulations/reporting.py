@@ -49,10 +49,11 @@ def make_report(laboratory: Laboratory, runs: Mapping[str, list[Finished]]) -> P
     cross_site = None
     if settings.cross_site:
         device = laboratory.machine.device
+        everybody = {**laboratory.snapshots, **laboratory.left_out}
         cross_site = [
-            cross_site_entry(run, laboratory.snapshots, units[0], device)
+            cross_site_entry(run, everybody, units[0], device)
             for run in mains.values()
-            if run.plan.roster.sites != (POOLED,)
+            if run.plan.roster.sites != (POOLED,) or laboratory.left_out
         ]
     report: dict[str, Any] = {
         "schema": 1,
@@ -94,8 +95,15 @@ def _extras(
     overrides = f"run_dir={settings.run_dir}"
     return Extras(
         title=settings.title,
-        question=f"Arms: {', '.join(settings.arms)}; "
-        f"hospitals: {', '.join(laboratory.snapshots)}",
+        question="; ".join(
+            f"{title}: {', '.join(names)}"
+            for title, names in (
+                ("Arms", settings.arms),
+                ("hospitals", laboratory.snapshots),
+                ("left out, last columns across hospitals", laboratory.left_out),
+            )
+            if names
+        ),
         curves=_curves(mains),
         histories=_histories(mains, plan.evaluation.selection),
         samples=_samples(laboratory.snapshots, plan),

@@ -127,7 +127,10 @@ def _run(settings: Settings, plan: Plan, view: View, warnings: list[str]) -> Pat
     snapshots, synthetic = prepare_sites(settings.data, plan, view)
     start = Path(settings.start_file).resolve() if settings.start_file else None
     machine = Machine(device_of(settings), plan.threads or settings.threads, start)
-    laboratory = Laboratory(settings, plan, snapshots, machine, view, synthetic)
+    left_out = {site: snapshots.pop(site) for site in settings.data.leave_out}
+    laboratory = Laboratory(
+        settings, plan, snapshots, machine, view, synthetic, left_out
+    )
     say_estimate(laboratory)
     runs = run_arms(laboratory)
     write_chosen_rates(runs, settings.folder)

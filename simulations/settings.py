@@ -71,6 +71,8 @@ class DataSettings:
         ``archives`` are data sets, each a hospital
     root : of the archive; ``prepared`` gets manifests and caches
     sites : names of the hospitals
+    leave_out : of these take no part; the finished models meet them in the report's
+        matrix across hospitals (leave one site out)
     patients : per synthetic site; None = the generator's default
     lesions : False leaves the findings out of synthetic pixels
     importer : options of the ``image_folder`` importer, for ``folders``
@@ -90,9 +92,15 @@ class DataSettings:
     columns: int = 256
     lesions: bool = True
     importer: dict[str, Any] = field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
     luts: dict[str, dict[str, Any]] = field(default_factory=dict)
     archives: dict[str, Archive] = field(default_factory=dict)
     divide: Division | None = None
+
+    @property
+    def taking_part(self) -> tuple[str, ...]:
+        """Return the hospitals of the federation."""
+        return tuple(site for site in self.sites if site not in self.leave_out)
 
     @model_validator(mode="after")
     def _divides_archives_only(self) -> DataSettings:
@@ -165,10 +173,10 @@ def check_together(settings: Settings, plan: Plan) -> None:
     PlanError
         Naming the setting to use instead.
     """
-    if plan.roster.sites != settings.data.sites:
+    if plan.roster.sites != settings.data.taking_part:
         raise PlanError(
-            "plan.roster.sites must be data.sites; set data.sites=[...] and leave the "
-            "roster alone"
+            "plan.roster.sites must be data.sites less data.leave_out; set those and "
+            "leave the roster alone"
         )
     if any(stage.sharing != "fedbn_head" for stage in plan.stages):
         raise PlanError(

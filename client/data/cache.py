@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from client.data.codes import REASONS
+from client.data.confirm import confirm_files
 from client.data.dicom_decode import decoder_versions
 from client.data.importers.archive import decode_path
 from client.data.manifest import (
@@ -60,6 +61,8 @@ _TASK_FIELDS = {
     "row_id": "row_id",
     "source_path": "source",
     "file_sha256": "sha256",
+    "file_size": "size",
+    "file_mtime_ns": "mtime_ns",
     "reader": "reader",
     "bits_stored": "bits",
     "photometric": "photometric",
@@ -73,10 +76,12 @@ def prepare(
     *,
     workers: int = 1,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> Snapshot:
     """Decode and preprocess a site's images into a memory map.
 
-    A complete cache is opened and returned at once. Files that fail are quarantined
+    A complete cache is confirmed and returned; without the archive it is only opened.
+    Files that fail are quarantined
     with a code in the manifest; the next preparation with another preprocessing tries
     them again.
 
@@ -87,13 +92,14 @@ def prepare(
     preprocessing : of the plan
     workers : processes; changes no byte of the result
     progress : called at the start and after each chunk
+    verify : of a complete cache hash every file and every image again
 
     Raises
     ------
     NothingToPrepareError
         If nothing can be prepared.
     CacheError
-        If a complete cache was made from other files.
+        If a complete cache was made from other files, or one of them has changed.
     FolderBusyError
         If another preparation is running here.
     WorkerError
@@ -109,12 +115,17 @@ def prepare(
             _start(job)
             _fill(job, archive_root, workers, progress)
             _finish(job, site_folder)
+        elif archive_root.is_dir():
+            report = progress or (lambda done, total: None)
+            confirm_files(job.files, archive_root, verify=verify, progress=report)
     snapshot = open_snapshot(site_folder, preprocessing)
     if snapshot.facts["job"] != job.digest:
         raise CacheError(
             f"{job.folder} was prepared from other files than the manifest lists now. "
             f"Delete {job.folder} and run prepare again."
         )
+    if verify:
+        snapshot.verify()
     return snapshot
 
 

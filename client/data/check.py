@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from client.data.cache import Progress, prepare
+from client.data.check_marks import marked
 from client.data.codes import REASONS, REMEDIES
 from client.data.manifest import LABEL_FIELDS, read_manifest
 from client.data.snapshot import NothingToPrepareError, Snapshot
@@ -114,7 +115,7 @@ def check_site(
         manifest = manifest.assign(status=_status(manifest, snapshot))
         rows = snapshot.rows.reset_index(drop=True)
         index = snapshot.index.reset_index(drop=True).drop(columns="row_id")
-        found += _looked_at(rows.join(index))
+        found += _looked_at(rows.join(index).assign(mark=marked(snapshot)))
     else:
         what, remedy = "no file gives an image", "See the codes below."
         found.append(Problem("no_image", "error", (), 0, what, remedy))
@@ -163,7 +164,7 @@ def _raw_alone(manifest: pd.DataFrame) -> Iterator[Problem]:
 
 
 def _looked_at(images: pd.DataFrame) -> Iterator[Problem]:
-    """Apply every rule to the usable images; ``images`` has manifest and index."""
+    """Apply every rule; ``images`` has manifest, index and what `marked` found."""
     for rule in _RULES:
         problem = rule(images)
         if problem is not None:
@@ -215,6 +216,17 @@ def _patient_in_two_splits(images: pd.DataFrame) -> Problem | None:
         images[parts > 1],
         "the patient is in the official training and test part",
         "Use the split of the plan (split.official: false), or repair the table.",
+    )
+
+
+def _marks(images: pd.DataFrame) -> Problem | None:
+    return _problem(
+        "marks",
+        "warning",
+        images[images["mark"]],
+        "something bright stands beside the breast: a label, tape, or text",
+        "Look at them: side and view are harmless, a name is not. Ask for an export "
+        "without annotations, or exclude the images that show one.",
     )
 
 
@@ -296,6 +308,7 @@ _RULES: Sequence[Callable[[pd.DataFrame], Problem | None]] = (
     _patient_in_two_splits,
     _side_against_pixels,
     _same_pixels,
+    _marks,
     _no_label,
     _small_class,
     _missing_view,

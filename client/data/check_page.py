@@ -29,6 +29,7 @@ _SEEN = (
     "same_pixels_of_two_patients",
     "same_pixels",
     "side_against_pixels",
+    "marks",
     "W_RANGE",
     "W_SIDE",
     "W_TEXT",

@@ -116,7 +116,7 @@ def build_dataset(
         rows = snapshot.rows.reset_index(drop=True)
         rows = rows.assign(
             population=population,
-            target=label(rows, plan.target).to_numpy(),
+            target=label(rows, plan.target, snapshot.beside).to_numpy(),
             part=assign_split(
                 rows["patient_key"], plan.split, rows["split_official"]
             ).to_numpy(dtype=object),

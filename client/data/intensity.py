@@ -15,6 +15,10 @@ from client.data.dicom_header import Header, Lut
 
 Voi = Literal["first", "none"]
 
+_NARROWEST = 0.005
+"""A window that spans less of the stored range is that of another bit depth: two files
+of CMMD have 16 bits and the window of the 8-bit ones, 256 wide."""
+
 
 def to_unit_range(
     stored: np.ndarray, header: Header, voi: Voi
@@ -169,7 +173,10 @@ def _chosen_voi(header: Header) -> str:
         return "lut"
     center, width = _window(header)
     function = header.text("VOILUTFunction").upper() or "LINEAR"
+    slope = abs(header.number("RescaleSlope") or 1.0)
+    bits = 0 if header.modality_lut is not None else header.integer("BitsStored", 16)
     smallest = 1.0 if function == "LINEAR" else 0.0
+    smallest = max(smallest, _NARROWEST * slope * 2**bits if bits else 0.0)
     usable = math.isfinite(center) and math.isfinite(width) and width >= smallest
     if (
         not usable

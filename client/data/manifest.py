@@ -106,13 +106,17 @@ LINKAGE_FIELDS = (
     "source_path",
     "sop_instance_uid",
     "file_sha256",
+    "file_size",
+    "file_mtime_ns",
     "reader",
     "stage",
     "exception_type",
     "remarks",
 )
 """``source_path`` is relative to the archive and percent-encoded (see
-`client.data.importers.archive.decode_path`); ``reader`` is ``dicom`` or ``raster``;
+`client.data.importers.archive.decode_path`); ``file_size`` (bytes) and
+``file_mtime_ns`` tell a changed file without reading it; ``reader`` is ``dicom`` or
+``raster``;
 ``stage`` tells where a quarantine happened and is empty otherwise; ``remarks`` are the
 ``W_`` codes of the import, which a preparation adds to."""
 
@@ -187,7 +191,8 @@ def read_manifest(folder: Path) -> pd.DataFrame:
 
 def read_linkage(folder: Path) -> pd.DataFrame:
     """Read the linkage of a site folder; stays on the preparation host."""
-    return _read(folder / LINKAGE_FILE).astype("string")
+    linkage = _read(folder / LINKAGE_FILE)
+    return linkage.reindex(columns=list(LINKAGE_FIELDS), fill_value="").astype("string")
 
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:

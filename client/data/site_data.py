@@ -113,10 +113,16 @@ def prepare_site(
     *,
     workers: int = 1,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> Snapshot:
     """Prepare an imported site; see `client.data.cache.prepare`."""
     return prepare(
-        site_folder, archive_root, preprocessing, workers=workers, progress=progress
+        site_folder,
+        archive_root,
+        preprocessing,
+        workers=workers,
+        progress=progress,
+        verify=verify,
     )
 
 
@@ -183,7 +189,9 @@ def _counts(imported: Imported) -> dict[str, int]:
 
 
 def _digest(imported: Imported) -> str:
-    tables = parquet_bytes(imported.manifest), parquet_bytes(imported.linkage)
+    # A copied archive is the same archive: its files have new times.
+    linkage = imported.linkage.drop(columns="file_mtime_ns")
+    tables = parquet_bytes(imported.manifest), parquet_bytes(linkage)
     return sha256_hex(b"".join(tables))
 
 

@@ -62,6 +62,7 @@ class Snapshot:
     hash : identity of content and preprocessing, 64 hexadecimal digits
     rows : manifest rows of the cached images, in the order of the memory map; position
         in this table is what `read` takes
+    beside : manifest rows of the same breasts that are not cached, whatever the reason
     index : crop, spacing and provenance, row by row as `rows`
     facts : content of ``snapshot.json``
     """
@@ -71,9 +72,11 @@ class Snapshot:
         folder: Path,
         facts: dict[str, Any],
         rows: pd.DataFrame,
+        beside: pd.DataFrame,
         index: pd.DataFrame,
     ) -> None:
-        self.folder, self.facts, self.rows, self.index = folder, facts, rows, index
+        self.folder, self.facts, self.index = folder, facts, index
+        self.rows, self.beside = rows, beside
         self.hash: str = facts["hash"]
         self._slots = index["slot"].to_numpy(dtype=np.int64)
         self._chunk_size = int(facts["chunk_size"])
@@ -110,6 +113,17 @@ class Snapshot:
             if int(chunk) not in self._verified:
                 self._verify(images, int(chunk))
         return np.asarray(images[slots], dtype=np.uint16)
+
+    def verify(self) -> None:
+        """Compare every chunk with its checksum, also those that were read before.
+
+        Raises
+        ------
+        CacheError
+            At the first chunk that does not match.
+        """
+        for chunk in range(len(self.facts["chunks"])):
+            self._verify(self._map(), chunk)
 
     def _map(self) -> np.ndarray:
         if self._images is None:
@@ -177,7 +191,8 @@ def open_snapshot(site_folder: Path, preprocessing: Preprocessing) -> Snapshot:
     images = folder / IMAGES_FILE
     if not images.is_file() or images.stat().st_size != expected:
         raise CacheError(f"{images} does not have {expected} bytes. {_remedy(folder)}")
-    return Snapshot(folder, facts, _rows(site_folder, folder, index), index)
+    rows, beside = _rows(site_folder, folder, index)
+    return Snapshot(folder, facts, rows, beside, index)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -206,7 +221,9 @@ def _read_index(folder: Path, facts: dict[str, Any]) -> pd.DataFrame:
     return index
 
 
-def _rows(site_folder: Path, folder: Path, index: pd.DataFrame) -> pd.DataFrame:
+def _rows(
+    site_folder: Path, folder: Path, index: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     manifest = read_manifest(site_folder).set_index("row_id", drop=False)
     wanted = index["row_id"]
     if not wanted.isin(manifest["row_id"]).all():
@@ -214,7 +231,10 @@ def _rows(site_folder: Path, folder: Path, index: pd.DataFrame) -> pd.DataFrame:
             f"{folder} holds images that are not in the manifest: the archive was "
             f"imported again since. {_remedy(folder)}"
         )
-    return manifest.loc[wanted].reset_index(drop=True)
+    rows = manifest.loc[wanted].reset_index(drop=True)
+    breasts = rows["breast_key"].dropna()
+    others = manifest["breast_key"].isin(breasts) & ~manifest["row_id"].isin(wanted)
+    return rows, manifest[others].reset_index(drop=True)
 
 
 def _describe(preprocessing: Preprocessing) -> str:

@@ -142,7 +142,8 @@ def site_plot(report: Report, metric: str, styles: Styles) -> Figure | None:
 
 def cross_site_plot(matrices: Sequence[Plain]) -> Figure:
     """Draw each arm's matrix: the model of the row's site on the column's data."""
-    size = max(len(matrices[0]["rows"]), 3)
+    names = [matrix[axis] for matrix in matrices for axis in ("rows", "columns")]
+    size = max(3, *map(len, names))
     columns = 3 if size <= 4 else 2
     figure, axes = panels(len(matrices), columns, 0.9 + 0.42 * size)
     for axis, matrix in zip(axes, matrices, strict=True):

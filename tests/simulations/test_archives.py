@@ -70,3 +70,36 @@ def test_a_site_without_an_archive_is_refused(
     with pytest.raises(SystemExit):
         main([*words, "data.sites=[rsna_1,elsewhere]", f"run_dir={tmp_path / 'run'}"])
     assert "no archive elsewhere: data.archives describes" in capsys.readouterr().err
+
+
+def test_a_hospital_left_out_meets_the_finished_models(
+    words: list[str], tmp_path: Path
+) -> None:
+    target = (
+        "plan.target={field:birads,at_least:2,unit:breast,"
+        "label_sources:[radiologist,dataset]}"
+    )
+    main(
+        [
+            *words,
+            target,
+            "data.leave_out=[vindr]",
+            "plan.roster.minimum_sites=1",
+            f"run_dir={tmp_path / 'run'}",
+        ]
+    )
+    report = json.loads((tmp_path / "run" / "report.json").read_bytes())
+    matrix = report["cross_site"][0]
+    assert (matrix["rows"], matrix["columns"]) == (["rsna_1"], ["rsna_1", "vindr"])
+    assert all(0 <= area <= 1 for area in matrix["roc_auc"][0])
+    sites = report["arms"][0]["results"][0]["sites"]
+    assert [site["site"] for site in sites] == ["rsna_1"]
+    assert report["plan"]["roster"]["sites"] == ["rsna_1"]
+
+
+def test_only_a_hospital_of_the_data_can_be_left_out(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*words, "data.leave_out=[elsewhere]"])
+    assert "data.leave_out names elsewhere" in capsys.readouterr().err

@@ -27,7 +27,8 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]
     for name, value in small.items():
         monkeypatch.setattr(benchmark_ingest, name, value)
     path = tmp_path / "ingest.json"
-    done = CliRunner().invoke(app, ["ingest", "--images", "4", "--json", str(path)])
+    words = ["ingest", "--images", "4", "--stubs", "70", "--json", str(path)]
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "JPEG Lossless" in done.output and "Reading prepared images" in done.output
     loaded: dict[str, object] = json.loads(path.read_bytes())
@@ -45,4 +46,6 @@ def test_every_syntax_is_measured_against_floor_and_script(
     reading = result["reading"]
     trained = reading["resnet18_images_per_second"]
     assert reading["ratio"] == pytest.approx(reading["images_per_second"] / trained)
+    assert result["confirming"]["stubs"] == 70
+    assert min(result["confirming"].values()) > 0
     assert set(result["targets"]) == {"ratio_to_floor", "reading_ratio"}

@@ -54,6 +54,7 @@ class MemorySnapshot:
                         self._pixels[len(rows), 8:16, 4:9] = 60_000
                     rows.append(_row(site, patient, side, view, sick))
         self.rows = manifest_frame(rows)
+        self.beside = self.rows[:0]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         return self._pixels[indices]

@@ -83,6 +83,7 @@ class Found:
     Attributes
     ----------
     path : relative to the archive
+    size, mtime_ns : of the file, in bytes and nanoseconds; 0 if it cannot be asked
     uid : SOP instance UID, empty if unknown
     patient, exam : identifiers, empty if unknown; `exam` orders by `exam_date`
     facts : manifest fields known so far
@@ -91,6 +92,8 @@ class Found:
     """
 
     path: Path
+    size: int = 0
+    mtime_ns: int = 0
     sha256: str = ""
     reader: str = "dicom"
     uid: str = ""
@@ -149,7 +152,9 @@ def load(root: Path, path: Path) -> tuple[Found, bytes]:
     try:
         if not full.is_file():
             raise Rejected("Q_UNREADABLE", "read")
-        if full.stat().st_size > MAX_FILE_BYTES:
+        state = full.stat()
+        found.size, found.mtime_ns = state.st_size, state.st_mtime_ns
+        if found.size > MAX_FILE_BYTES:
             found.sha256 = sha256_of_file(full)
             raise Rejected("Q_TOO_LARGE", "read")
         content = full.read_bytes()
@@ -335,6 +340,8 @@ def _linkage(file: Found, row_id: str) -> dict[str, str]:
         "source_path": encode_path(file.path),
         "sop_instance_uid": file.uid,
         "file_sha256": file.sha256,
+        "file_size": str(file.size),
+        "file_mtime_ns": str(file.mtime_ns),
         "reader": file.reader,
         "stage": f"import:{verdict.stage}" if verdict else "",
         "exception_type": verdict.exception_type if verdict else "",

@@ -107,18 +107,22 @@ class Cases:
 
 
 def read_cases(root: Path) -> Cases:
-    """Read the tables, wherever they lie below `root`; all but one may be absent.
+    """Read the four tables, wherever they lie below `root`.
+
+    All are needed, also where only some images are there: a breast whose mass is benign
+    may have malignant calcifications, and a patient of one part may be in the other.
 
     Raises
     ------
     ImporterError
-        If there is none, or one lacks a column or holds an unknown word.
+        If a table is absent, lacks a column or holds an unknown word.
     """
     found = find_tables(root, TABLES)
-    if not found:
+    if missing := sorted(TABLES.keys() - found.keys()):
         raise ImporterError(
-            f"No table of CBIS-DDSM below {root}. Of {', '.join(TABLES)} at least one "
-            "is needed: complete the download."
+            f"No {', '.join(missing)} below {root}. All four tables of CBIS-DDSM are "
+            "needed, also for a part of its images: the worst lesion of a breast may "
+            "stand in any. Complete the download."
         )
     lesions = [lesion for copies in found.values() for lesion in _lesions(copies[0])]
     paths = [path for copies in found.values() for path in copies]

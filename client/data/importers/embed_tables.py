@@ -172,7 +172,7 @@ def _breast(rows: list[Row], side: str) -> dict[str, Any]:
     assessed = [
         (_FALLING.index(row["asses"]), level)
         for row in rows
-        if row["asses"] in _BIRADS and (level := _level(row["side"], side))
+        if row["asses"] in _BIRADS and (level := _assessed_level(row, side))
     ]
     if assessed:
         rank, level = min(assessed)
@@ -187,6 +187,8 @@ def _breast(rows: list[Row], side: str) -> dict[str, Any]:
         severity, level = min(specimens)
         facts["cancer_pathology"], facts["pathology_class"] = _SEVERITIES[severity]
         if facts["cancer_pathology"] is not None:
+            if facts.get("label_level", level) != level:
+                del facts["birads"]  # of the exam: a row holds one level for both
             facts |= {"label_level": level, "label_source": "pathology"}
     return facts
 
@@ -196,6 +198,13 @@ def _level(finding: str, side: str) -> str:
     if finding.upper() in (side, "B"):
         return "breast"
     return "" if finding else "exam"
+
+
+def _assessed_level(row: Row, side: str) -> str:
+    level = _level(row["side"], side)
+    # A finding without a side is where its specimen was taken.
+    biopsied = row.get(_SPECIMEN_SIDE, "").upper() == side
+    return "breast" if level and biopsied else level
 
 
 def _specimen_level(row: Row, side: str) -> str:

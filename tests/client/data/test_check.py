@@ -206,8 +206,11 @@ def test_a_second_check_adds_up_after_other_preparations(
     _exam(export, "1")
     folder = tmp_path / "site"
     export.check(folder)
-    (export.root / "file001").write_bytes(b"changed since")
+    path = export.root / "file001"
+    content = path.read_bytes()
+    path.write_bytes(b"changed for a while")
     prepare_site(folder, export.root, Preprocessing(rows=32, columns=16))
+    path.write_bytes(content)
     counts = check_site(folder, export.root).counts
     assert counts == {"found": 4, "cached": 4, "excluded": 0, "quarantined": 0}
 

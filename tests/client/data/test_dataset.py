@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from client.data.dataset import (
     draw_batches,
     in_order,
 )
-from common.plan import Target, Work
+from client.data.site_data import import_site, prepare_site
+from common.plan import Preprocessing, Target, Work
 from common.records import Code, Refusal
 from tests.support.hospitals import MemorySnapshot, small_plan
 
@@ -99,3 +102,48 @@ def test_data_that_cannot_express_the_target_is_refused() -> None:
     with pytest.raises(Refusal) as caught:
         build_dataset({"alpha": MemorySnapshot("alpha")}, plan)
     assert caught.value.code == Code.TARGET
+
+
+def test_an_image_that_is_not_prepared_speaks_for_its_breast() -> None:
+    snapshot = MemorySnapshot("alpha")
+    healthy = snapshot.rows[snapshot.rows["cancer_pathology"] == 0].head(1)
+    breast = healthy["breast_key"].iloc[0]
+    snapshot.beside = healthy.assign(cancer_pathology=1, reason="Q_TRUNCATED")
+    rows = build_dataset({"alpha": snapshot}, small_plan()).rows
+    assert set(rows.loc[rows["breast_key"] == breast, "target"]) == {1}
+    assert set(rows["target"]) == {0, 1}
+
+
+def test_a_broken_malignant_view_makes_the_other_view_positive(
+    tmp_path: Path, dicom: ModuleType, small: Preprocessing
+) -> None:
+    root, site = tmp_path / "archive", tmp_path / "site"
+    root.mkdir()
+    lines = ["uid,cancer"]
+    for number in range(40):
+        patient, view = divmod(number, 2)
+        content = dicom.image(
+            dicom.phantom(seed=number),
+            SOPInstanceUID=f"1.2.3.{number}",
+            PatientID=f"P{patient}",
+            StudyInstanceUID=f"1.2.4.{patient}",
+            ViewPosition="CC" if view else "MLO",
+        )
+        sick = patient % 2 == 0 and not view
+        (root / f"{number}").write_bytes(content[:-500] if sick else content)
+        lines.append(f"1.2.3.{number},{int(sick)}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    table = {
+        "file": "labels.csv",
+        "key": "uid",
+        "columns": {"cancer_pathology": "cancer"},
+        "level": "image",
+        "source": "pathology",
+    }
+    options = {"dataset": "ours", "join": "sop_instance_uid", "table": table}
+    import_site("hospital", root, site, "alpha", options)
+    snapshot = prepare_site(site, root, small)
+    assert len(snapshot) == 30 and len(snapshot.beside) == 10
+    rows = build_dataset({"alpha": snapshot}, small_plan(), required=()).rows
+    of_patient = rows.groupby("patient_key")["target"].agg(set)
+    assert sorted(map(sorted, of_patient)) == [[0]] * 10 + [[1]] * 10

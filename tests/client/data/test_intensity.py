@@ -46,6 +46,17 @@ def test_window_of_width_one_is_a_step() -> None:
     assert found.tolist() == [0.0, 0.0, 1.0]
 
 
+def test_window_of_another_bit_depth_is_not_believed(dicom: ModuleType) -> None:
+    wide = RAMP * 16
+    bits = {"BitsStored": 16, "HighBit": 15, "VOILUTFunction": "SIGMOID"}
+    content = dicom.image(wide, WindowCenter=128, WindowWidth=256, **bits)
+    picture = read_picture(content)
+    assert (picture.voi, picture.remarks) == ("range", ("W_VOI",))
+    np.testing.assert_allclose(picture.image, wide / 65535.0, atol=1e-6)
+    narrow = read_picture(dicom.image(wide, WindowCenter=540, WindowWidth=580, **bits))
+    assert narrow.voi == "sigmoid"
+
+
 def test_missing_window_keeps_the_stored_range(dicom: ModuleType) -> None:
     dim = RAMP // 4
     np.testing.assert_allclose(_image(dicom, dim), dim / 4095.0, atol=1e-7)

@@ -83,3 +83,29 @@ def test_birads_is_the_radiologists_where_pathology_came_later() -> None:
         {"birads": 4, "label_source": "assumed"},
     )
     assert _labels(rows, target) == [1, 0, 1, None]
+
+
+def test_an_image_that_cannot_be_used_makes_its_breast_positive_not_unknown() -> None:
+    rows = _rows(
+        {"cancer_pathology": 0, "breast_key": "sick"},
+        {"cancer_pathology": 0, "breast_key": "healthy"},
+        {"cancer_pathology": 0, "breast_key": "doubted"},
+        {"cancer_pathology": 1, "breast_key": "certain"},
+        {"breast_key": "unread"},
+    )
+    beside = _rows(
+        {"cancer_pathology": 1, "breast_key": "sick", "reason": "Q_TRUNCATED"},
+        {"breast_key": "healthy", "reason": "X_PROCESSING"},
+        {"cancer_pathology": 1, "breast_key": "doubted", "reason": "X_CONFLICT"},
+        {"cancer_pathology": 0, "breast_key": "certain", "reason": "X_CONFLICT"},
+        {"cancer_pathology": 0, "breast_key": "unread", "reason": "Q_BLANK"},
+    )
+    found = label(rows, Target(), beside)
+    assert str(found.dtype) == "Int8"
+    assert list(found.fillna(-1)) == [1, 0, -1, 1, -1]
+
+
+def test_a_unit_of_images_does_not_ask_the_others() -> None:
+    rows = _rows({"cancer_pathology": 0, "breast_key": "sick"})
+    beside = _rows({"cancer_pathology": 1, "breast_key": "sick", "reason": "Q_BLANK"})
+    assert list(label(rows, IMAGE, beside)) == [0]

@@ -158,6 +158,21 @@ def test_a_plan_sees_one_zero_and_unknown(
         assert (None if pd.isna(found[name]) else found[name]) == target
 
 
+def test_an_assessment_of_the_exam_does_not_become_that_of_the_biopsied_breast(
+    archive: Embed, pseudonymiser: Pseudonymiser
+) -> None:
+    archive.findings.clear()
+    archive.finding("", "S")
+    archive.finding("L", "N", "4")
+    _, rows = _import(archive, pseudonymiser)
+    biopsied = rows[rows["laterality"] == "L"].iloc[0]
+    assert biopsied["cancer_pathology"] == 0
+    assert biopsied["label_level"] == "breast"
+    assert pd.isna(biopsied["birads"])
+    other = rows[rows["laterality"] == "R"].iloc[0]
+    assert (other["birads"], other["label_level"]) == (4, "exam")
+
+
 def test_files_are_found_whatever_folders_lie_between(
     archive: Embed, pseudonymiser: Pseudonymiser
 ) -> None:
