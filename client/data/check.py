@@ -224,7 +224,7 @@ def _marks(images: pd.DataFrame) -> Problem | None:
         "marks",
         "warning",
         images[images["mark"]],
-        "something bright stands beside the breast: a label, tape, or text",
+        "something bright stands beside the breast: a label, tape, text, or a nipple",
         "Look at them: side and view are harmless, a name is not. Ask for an export "
         "without annotations, or exclude the images that show one.",
     )
