@@ -73,6 +73,7 @@ class DataSettings:
     sites : names of the hospitals
     patients : per synthetic site; None = the generator's default
     lesions : False leaves the findings out of synthetic pixels
+    tomosynthesis : every third synthetic patient has volumes too, and 2D images of them
     importer : options of the ``image_folder`` importer, for ``folders``
     luts : display LUT that each site's images of ``folders`` pass through
     archives : by site, for ``archives``; others than those of ``sites`` are left alone
@@ -89,6 +90,7 @@ class DataSettings:
     rows: int = 512
     columns: int = 256
     lesions: bool = True
+    tomosynthesis: bool = False
     importer: dict[str, Any] = field(default_factory=dict)
     luts: dict[str, dict[str, Any]] = field(default_factory=dict)
     archives: dict[str, Archive] = field(default_factory=dict)

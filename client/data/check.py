@@ -77,11 +77,14 @@ class Check:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return ``found`` and how it adds up: ``cached excluded quarantined``."""
+        """Count files: ``found``, and how it adds up, ``cached excluded quarantined``.
+
+        Slices in files of their own are counted as such, though they give one image.
+        """
         status = self.manifest["status"].value_counts()
         return {
             "found": len(self.manifest),
-            "cached": len(self.images),
+            "cached": int(status.get("ok", 0)),
             "excluded": int(status.get("excluded", 0)),
             "quarantined": int(status.get("quarantined", 0)),
         }
@@ -126,6 +129,8 @@ def check_site(
 def _status(manifest: pd.DataFrame, snapshot: Snapshot) -> pd.Series[str]:
     """Return each file's status as this check saw it, whatever came before or after."""
     usable = manifest["row_id"].isin(snapshot.rows["row_id"])
+    volumes = snapshot.rows["volume_key"].dropna()  # the images are slabs: all or none
+    usable |= manifest["volume_key"].isin(volumes)
     seen = manifest["status"].where(manifest["status"] == "excluded", "quarantined")
     return seen.mask(usable, "ok")
 
@@ -144,7 +149,7 @@ def _coded(manifest: pd.DataFrame) -> Iterator[Problem]:
 
 def _raw_alone(manifest: pd.DataFrame) -> Iterator[Problem]:
     """Find raw images whose processed twin, which training wants, is not there."""
-    used = manifest[manifest["status"] == "ok"]
+    used = manifest[(manifest["status"] == "ok") & (manifest["modality_kind"] != "DBT")]
     have = set(zip(used["breast_key"], used["view"], strict=True))
     raw = manifest[manifest["reason"] == "X_PROCESSING"]
     alone = [

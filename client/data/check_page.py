@@ -156,6 +156,7 @@ def _page(check: Check, site: str) -> str:
         css=_STYLE_SHEET.read_text(encoding="utf-8"),
         site=site,
         counts=check.counts,
+        images=len(check.images),
         problems=check.problems,
         shown=shown,
         by_field=counts_by_field(check.images),

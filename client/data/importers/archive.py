@@ -19,6 +19,7 @@ import pandas as pd
 from client.data.codes import Rejected
 from client.data.dicom_header import MAX_FILE_BYTES, Header, read_header
 from client.data.dicom_rules import classify, facts
+from client.data.importers.volumes import mark_volumes, place_of
 from client.data.manifest import (
     LABEL_FIELDS,
     empty_row,
@@ -84,7 +85,8 @@ class Found:
     ----------
     path : relative to the archive
     uid : SOP instance UID, empty if unknown
-    patient, exam : identifiers, empty if unknown; `exam` orders by `exam_date`
+    patient, exam, series : empty if unknown; `exam` orders by `exam_date`
+    place : of a slice in its volume, see `volumes.place_of`
     facts : manifest fields known so far
     remarks : ``W_`` codes
     verdict : why the file is not used, or None
@@ -98,6 +100,8 @@ class Found:
     exam: str = ""
     exam_date: str = ""
     accession: str = ""
+    series: str = ""
+    place: tuple[int, float] = (0, 0.0)
     facts: dict[str, Any] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
     verdict: Rejected | None = None
@@ -210,6 +214,7 @@ def finish(
     if sides_required:
         _judge(files, "X_NO_SIDE", lambda file: not file.facts.get("laterality"))
         _judge(files, "X_NO_VIEW", lambda file: not file.facts.get("view"))
+    mark_volumes(files, pseudonymiser)
     orders = _exam_orders(files)
     manifest, linkage, taken = [], [], set()
     for file in files:
@@ -258,6 +263,8 @@ def _take_identifiers(found: Found, header: Header) -> None:
     found.exam = study or header.text("AccessionNumber")
     found.exam_date = header.text("StudyDate")
     found.accession = header.text("AccessionNumber")
+    found.series = header.text("SeriesInstanceUID")
+    found.place = place_of(header)
 
 
 def _judge(files: list[Found], code: str, broken: Callable[[Found], bool]) -> None:

@@ -45,7 +45,6 @@ from common.plan import Slug
 
 _KINDS = {"2d": "FFDM", "cview": "SYNTH2D", "3d": "DBT"}
 _EXCLUDED = {
-    "3d": "X_DBT",
     "roi_ss": "X_SECONDARY_CAPTURE",  # screens with a circle drawn by the radiologist
     "roi_ssc": "X_SECONDARY_CAPTURE",
 }

@@ -169,7 +169,7 @@ def test_files_are_found_whatever_folders_lie_between(
     assert imported.notes["files_unmatched"] == 0
 
 
-def test_kinds_are_told_apart_and_screens_and_tomosynthesis_excluded(
+def test_kinds_are_told_apart_and_screens_excluded(
     archive: Embed, pseudonymiser: Pseudonymiser
 ) -> None:
     kinds = {
@@ -178,7 +178,7 @@ def test_kinds_are_told_apart_and_screens_and_tomosynthesis_excluded(
             ("2D", "FFDM", None),
             ("C-view", "SYNTH2D", None),
             ("cview", "SYNTH2D", None),
-            ("3D", "DBT", "X_DBT"),
+            ("3D", "DBT", None),
             ("ROI_SSC", "FFDM", "X_SECONDARY_CAPTURE"),
             ("ROI_SS", "FFDM", "X_SECONDARY_CAPTURE"),
             ("other", "FFDM", None),
