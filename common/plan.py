@@ -119,6 +119,9 @@ class Preprocessing:
     Attributes
     ----------
     modalities : accepted values of ``modality_kind``
+    tomosynthesis : of ``DBT``: ``slab`` = one image, the maximum over all slices;
+        ``slices`` = evenly spaced slices, each an image
+    slices : how many of a volume; unused for a slab
     voi : ``first`` = first valid VOI LUT, else first window; ``none`` = stored range
     crop : ``breast`` = bounding box of the breast, chest wall kept; ``none``
     rows, columns : size of the cached image; aspect kept, padded with 0
@@ -127,6 +130,8 @@ class Preprocessing:
     modalities: tuple[Literal["FFDM", "SFM", "SYNTH2D", "DBT", "CESM_LE"], ...] = (
         "FFDM",
     )
+    tomosynthesis: Literal["slab", "slices"] = "slab"
+    slices: PositiveInt = 8
     voi: Literal["first", "none"] = "first"
     crop: Literal["breast", "none"] = "breast"
     rows: PositiveInt = 128

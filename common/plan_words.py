@@ -35,6 +35,10 @@ def describe_plan(plan: Plan) -> list[str]:
         f"  truth accepted from: {', '.join(target.label_sources)}",
         f"Images: {', '.join(pre.modalities)}, {pre.rows} x {pre.columns} pixels, "
         f"VOI {pre.voi}, crop {pre.crop}",
+    ]
+    if "DBT" in pre.modalities:
+        lines.append(f"  a tomosynthesis volume is {_tomosynthesis(plan)}")
+    lines += [
         f"Patients: {split.train:.0%} train, {split.validation:.0%} validation, "
         f"{split.test:.0%} test" + (", official splits kept" if split.official else ""),
         f"Start: {_start(plan)}",
@@ -73,6 +77,12 @@ def _describe_stage(number: int, stage: Stage) -> list[str]:
     if optimizer.proximal:
         lines.append(f"  FedProx with mu {optimizer.proximal:g}")
     return lines
+
+
+def _tomosynthesis(plan: Plan) -> str:
+    if plan.preprocessing.tomosynthesis == "slab":
+        return "one image, the maximum over all its slices"
+    return f"{plan.preprocessing.slices} evenly spaced slices, each an image"
 
 
 def _start(plan: Plan) -> str:

@@ -87,8 +87,9 @@ def make_units(
 def aggregate_units(rows: pd.DataFrame, unit: Unit) -> pd.DataFrame:
     """Turn image scores into scores of breasts or exams.
 
-    A breast of an exam scores the mean probability over its views; an exam scores the
-    maximum over its breasts. A unit is positive if any of its images is.
+    A breast of an exam scores the mean probability over its views; an image that was
+    read as slices of a volume, the mean over them; an exam, the maximum over its
+    breasts. A unit is positive if any of its images is.
 
     Parameters
     ----------
@@ -106,13 +107,14 @@ def aggregate_units(rows: pd.DataFrame, unit: Unit) -> pd.DataFrame:
         If a key is missing, or a unit belongs to two patients.
     """
     columns = ["patient_key", "unit_key", "target", "score"]
-    if unit == "image":
-        table = rows.rename(columns={"row_id": "unit_key"})[columns]
-        return table.sort_values("unit_key", ignore_index=True)
-    keys = ["breast_key"] if unit == "breast" else ["breast_key", "exam_key"]
+    keys = {
+        "image": ["row_id"],
+        "breast": ["breast_key"],
+        "exam": ["breast_key", "exam_key"],
+    }[unit]
     table = rows
     for key in keys:
-        table = _group(table, key, "mean" if key == "breast_key" else "max")
+        table = _group(table, key, "max" if key == "exam_key" else "mean")
     return table.rename(columns={keys[-1]: "unit_key"})[columns]
 
 

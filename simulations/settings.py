@@ -75,6 +75,7 @@ class DataSettings:
         matrix across hospitals (leave one site out)
     patients : per synthetic site; None = the generator's default
     lesions : False leaves the findings out of synthetic pixels
+    tomosynthesis : every third synthetic patient has volumes too, and 2D images of them
     importer : options of the ``image_folder`` importer, for ``folders``
     luts : display LUT that each site's images of ``folders`` pass through
     archives : by site, for ``archives``; others than those of ``sites`` are left alone
@@ -91,6 +92,7 @@ class DataSettings:
     rows: int = 512
     columns: int = 256
     lesions: bool = True
+    tomosynthesis: bool = False
     importer: dict[str, Any] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     luts: dict[str, dict[str, Any]] = field(default_factory=dict)

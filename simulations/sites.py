@@ -101,6 +101,7 @@ def _generate(
             sites=[profile],
             workers=data.workers,
             lesions=data.lesions,
+            tomosynthesis=data.tomosynthesis,
             progress=lambda site, done, total: bar.move(done, total),
             **optional,
         )

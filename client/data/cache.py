@@ -1,6 +1,7 @@
 """Make the cache of a site: resumable, atomic, same bytes with any number of workers.
 
-The images that the import found usable, ordered by ``row_id``, are cut into chunks of
+The images that the import found usable are planned as pictures (`client.data.slots`),
+ordered by ``row_id``, one to a slot of a memory map; slots are cut into chunks of
 a size that depends on the image size only. A worker fills a chunk in place and flushes
 it; then its record (checksum, index entries) is written. A run that was killed keeps
 the chunks whose record stands and whose bytes match. ``snapshot.json`` comes last.
@@ -22,13 +23,14 @@ import pandas as pd
 from client.data.codes import REASONS
 from client.data.confirm import confirm_files
 from client.data.dicom_decode import decoder_versions
-from client.data.importers.archive import decode_path
+from client.data.importers.files import decode_path
 from client.data.manifest import (
     parquet_bytes,
     read_linkage,
     read_manifest,
     write_manifest,
 )
+from client.data.slots import Slot, plan_slots, verdicts
 from client.data.snapshot import (
     IMAGES_FILE,
     INDEX_DTYPES,
@@ -131,17 +133,18 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Job:
-    """What has to be prepared: ``files`` fill the slots of the memory map in order."""
+    """What has to be prepared: pictures of ``files`` fill the slots in order."""
 
     folder: Path
     preprocessing: Preprocessing
     files: list[dict[str, Any]]
+    slots: list[Slot]
 
     @property
     def digest(self) -> str:
-        return sha256_hex(
-            canonical_json([[f["row_id"], f["sha256"]] for f in self.files])
-        )
+        files = [[file["row_id"], file["sha256"]] for file in self.files]
+        slots = [[slot.files, slot.frames] for slot in self.slots]
+        return sha256_hex(canonical_json({"files": files, "slots": slots}))
 
     @property
     def unfinished(self) -> Path:
@@ -157,11 +160,11 @@ class _Job:
 
     @property
     def chunks(self) -> int:
-        return -(-len(self.files) // self.chunk_size)
+        return -(-len(self.slots) // self.chunk_size)
 
-    def chunk(self, number: int) -> list[dict[str, Any]]:
+    def chunk(self, number: int) -> list[Slot]:
         first = number * self.chunk_size
-        return self.files[first : first + self.chunk_size]
+        return self.slots[first : first + self.chunk_size]
 
     def record(self, number: int) -> Path:
         return self.unfinished / f"{number:06d}.json"
@@ -176,12 +179,13 @@ def _plan_job(site_folder: Path, preprocessing: Preprocessing) -> _Job:
     rows = manifest.merge(linkage, on="row_id", validate="one_to_one")
     accepted = (rows["status"] == "ok") | rows["stage"].str.startswith("prepare:")
     wanted = rows["modality_kind"].isin(preprocessing.modalities)
-    chosen = rows.loc[accepted.fillna(False).astype(bool) & wanted, list(_TASK_FIELDS)]
+    chosen = rows[accepted.fillna(False).astype(bool) & wanted]
     if chosen.empty:
         raise NothingToPrepareError(_nothing_to_do(manifest, preprocessing))
-    tasks = chosen.rename(columns=_TASK_FIELDS).to_json(orient="records")
-    files = json.loads(tasks)
-    return _Job(cache_folder(site_folder, preprocessing), preprocessing, files)
+    tasks = chosen[list(_TASK_FIELDS)].rename(columns=_TASK_FIELDS)
+    files = json.loads(tasks.to_json(orient="records"))
+    slots = plan_slots(chosen, preprocessing)
+    return _Job(cache_folder(site_folder, preprocessing), preprocessing, files, slots)
 
 
 def _start(job: _Job) -> None:
@@ -193,7 +197,7 @@ def _start(job: _Job) -> None:
     shutil.rmtree(job.unfinished, ignore_errors=True)
     job.unfinished.mkdir(parents=True)
     with (job.unfinished / IMAGES_FILE).open("wb") as stream:
-        stream.truncate(len(job.files) * job.image_bytes)
+        stream.truncate(len(job.slots) * job.image_bytes)
         os.fsync(stream.fileno())
     write_atomic(marker, content)
 
@@ -203,8 +207,8 @@ def _fill(
 ) -> None:
     report = progress or (lambda done, total: None)
     missing = [number for number in range(job.chunks) if not _is_done(job, number)]
-    done = len(job.files) - sum(len(job.chunk(number)) for number in missing)
-    report(done, len(job.files))
+    done = len(job.slots) - sum(len(job.chunk(number)) for number in missing)
+    report(done, len(job.slots))
     setup = {
         "preprocessing": preprocessing_facts(job.preprocessing),
         "images": str(job.unfinished / IMAGES_FILE),
@@ -214,15 +218,22 @@ def _fill(
         number = missing[position]
         write_atomic(job.record(number), canonical_json(answer))
         done += len(job.chunk(number))
-        report(done, len(job.files))
+        report(done, len(job.slots))
 
 
 def _task(job: _Job, number: int, archive_root: Path) -> dict[str, Any]:
+    chunk = job.chunk(number)
+    used = sorted({file for slot in chunk for file in slot.files})
+    place = {file: position for position, file in enumerate(used)}
     files = [
         file | {"path": str(archive_root / decode_path(file["source"]))}
-        for file in job.chunk(number)
+        for file in map(job.files.__getitem__, used)
     ]
-    return {"offset": number * job.chunk_size, "files": files}
+    slots = [
+        {"files": [place[file] for file in slot.files], "frames": slot.frames}
+        for slot in chunk
+    ]
+    return {"offset": number * job.chunk_size, "files": files, "slots": slots}
 
 
 def _is_done(job: _Job, number: int) -> bool:
@@ -261,7 +272,7 @@ def _finish(job: _Job, site_folder: Path) -> None:
         "preprocessing": preprocessing,
         "job": job.digest,
         "images": len(index),
-        "slots": len(job.files),
+        "slots": len(job.slots),
         "chunk_size": job.chunk_size,
         "chunks": chunks,
         "versions": decoder_versions(),
@@ -276,8 +287,13 @@ def _finish(job: _Job, site_folder: Path) -> None:
 def _index(job: _Job, entries: list[dict[str, Any]]) -> pd.DataFrame:
     rows = [
         entry
-        | {"slot": slot, "row_id": file["row_id"], "chunk": slot // job.chunk_size}
-        for slot, (file, entry) in enumerate(zip(job.files, entries, strict=True))
+        | {
+            "slot": number,
+            "row_id": job.files[slot.files[0]]["row_id"],
+            "frame": slot.frame,
+            "chunk": number // job.chunk_size,
+        }
+        for number, (slot, entry) in enumerate(zip(job.slots, entries, strict=True))
         if "code" not in entry
     ]
     return pd.DataFrame(rows, columns=list(INDEX_DTYPES)).astype(INDEX_DTYPES)
@@ -291,8 +307,8 @@ def _update_manifest(
     status, reason = list(manifest["status"]), list(manifest["reason"].fillna(""))
     stage, exception = list(linkage["stage"]), list(linkage["exception_type"])
     imported = list(linkage["remarks"])
-    for file, entry in zip(job.files, entries, strict=True):
-        at = position[file["row_id"]]
+    for file, entry in verdicts(job.slots, entries).items():
+        at = position[job.files[file]["row_id"]]
         if "code" in entry:
             status[at], reason[at] = "quarantined", entry["code"]
             stage[at] = f"prepare:{entry['stage']}"

@@ -11,7 +11,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from client.data.check import GROUPS, Check, Problem, counts_by_field
+from client.data.check import GROUPS, Check, counts_by_field
+from client.data.check_rules import Problem
 from client.data.snapshot import Snapshot
 from common.atomic import write_atomic
 from common.report.style import Picture, canvas, page_style, to_picture
@@ -157,6 +158,7 @@ def _page(check: Check, site: str) -> str:
         css=_STYLE_SHEET.read_text(encoding="utf-8"),
         site=site,
         counts=check.counts,
+        images=len(check.images),
         problems=check.problems,
         shown=shown,
         by_field=counts_by_field(check.images),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 REASONS: dict[str, str] = {
     "X_PROCESSING": "raw image for processing; only those for presentation are used",
-    "X_DBT": "tomosynthesis or another multi-frame object",
+    "X_DBT": "tomosynthesis projections, or frames that are no reconstructed volume",
     "X_SPOT": "spot compression",
     "X_MAG": "magnification view",
     "X_SPECIMEN": "specimen radiograph",
@@ -34,7 +34,7 @@ REASONS: dict[str, str] = {
     "Q_NO_SYNTAX": "the file does not name its transfer syntax",
     "Q_TRUNCATED": "fewer pixels than the header declares",
     "Q_TOO_LARGE": "declared or real size above the cap",
-    "Q_FRAMES": "the numbers of frames contradict each other",
+    "Q_FRAMES": "the numbers of frames, or the sizes of slices, contradict each other",
     "Q_STRUCTURE": "the DICOM structure cannot be parsed",
     "Q_SYNTAX": "no pinned decoder for this transfer syntax",
     "Q_CODESTREAM": "the compressed pixels are corrupt",
@@ -54,6 +54,7 @@ REASONS: dict[str, str] = {
     "W_VOI": "VOI LUT or window unusable; the stored range is used",
     "W_SIDE": "header and table disagree on the side",
     "W_TEXT": "the header says that text is burned into the image",
+    "W_SLICES": "slices of this volume are missing or broken",
 }
 
 REMEDIES: dict[str, str] = {
@@ -75,6 +76,7 @@ REMEDIES: dict[str, str] = {
     "W_SIDE": "Find out whether table or header is right, and correct the table.",
     "W_TEXT": "Look at them: a name in the pixels is not removed, only cropped away if "
     "it stands beside the breast.",
+    "W_SLICES": "Export these volumes again: a finding may be in what is missing.",
     "W_VOI": "Their grey values are not comparable to the others: look at them.",
     "W_RANGE": "Look at them: bright areas may be cut off.",
 }

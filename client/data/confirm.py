@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.data.importers.archive import decode_path
+from client.data.importers.files import decode_path
 from client.data.snapshot import CacheError
 from common.canonical import sha256_of_file
 

@@ -6,10 +6,14 @@ it), `dicom_decode` (pixels), `intensity` (values). Rasters go through `raster`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
+from pydicom.dataset import Dataset
 
+from client.data.codes import Rejected
 from client.data.dicom_decode import decode
 from client.data.dicom_header import Header, header_of, read_dataset
 from client.data.intensity import Voi, to_unit_range, voi_is_unusable
@@ -35,8 +39,17 @@ class Picture:
     remarks: tuple[str, ...]
 
 
-def read_picture(content: bytes, voi: Voi = "first") -> Picture:
+def read_picture(
+    content: bytes, voi: Voi = "first", frames: tuple[int, int] | None = None
+) -> Picture:
     """Decode a file that `client.data.dicom_rules.classify` has accepted.
+
+    Parameters
+    ----------
+    content : the whole file
+    voi : as in `client.data.intensity.to_unit_range`
+    frames : first and one past the last of a volume, which become one image, the
+        maximum of them after VOI and inversion; None for a file of one image
 
     Raises
     ------
@@ -45,13 +58,35 @@ def read_picture(content: bytes, voi: Voi = "first") -> Picture:
     """
     ds = read_dataset(content, pixels=True)
     header = header_of(ds)
-    stored, decoder = decode(content, ds, header)
-    image, step = to_unit_range(stored, header, voi)
+    wanted: Iterable[int | None] = (None,) if frames is None else range(*frames)
+    shown = (_show(content, ds, header, voi, frame) for frame in wanted)
+    picture = reduce(brightest, shown)
     if voi == "first" and voi_is_unusable(header):
         header.remarks.add("W_VOI")
-    return Picture(
-        image, _spacing(header), decoder, step, tuple(sorted(header.remarks))
-    )
+    return replace(picture, remarks=tuple(sorted(header.remarks)))
+
+
+def brightest(picture: Picture, other: Picture) -> Picture:
+    """Take the maximum of two slices of one volume, into the image of the first.
+
+    Raises
+    ------
+    Rejected
+        ``Q_FRAMES`` if they are not of one size.
+    """
+    if picture.image.shape != other.image.shape:
+        raise Rejected("Q_FRAMES", "decode")
+    np.maximum(picture.image, other.image, out=picture.image)
+    remarks = {*picture.remarks, *other.remarks}
+    return replace(picture, remarks=tuple(sorted(remarks)))
+
+
+def _show(
+    content: bytes, ds: Dataset, header: Header, voi: Voi, frame: int | None
+) -> Picture:
+    stored, decoder = decode(content, ds, header, frame)
+    image, step = to_unit_range(stored, header, voi)
+    return Picture(image, _spacing(header), decoder, step, ())
 
 
 def _spacing(header: Header) -> tuple[float, float] | None:

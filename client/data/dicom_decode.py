@@ -4,18 +4,20 @@ GPL decoders are never used. dicomsdl decodes JPEG Lossless three times as fast 
 and is the only one for 12-bit JPEG Extended; but it fills up a stream that was cut off
 without a word, so it gets streams with their end only. Where it cannot read one, gdcm
 has its turn, for lossless streams: there both agree. A lossy stream has one decoder,
-because two may round differently. A decoder may crash or hang: call this in a worker
-process
+because two may round differently. Of an object with several frames one is decoded at a
+time, and never by dicomsdl. A decoder may crash or hang: call this in a worker process
 (`client.data.workers`), where a crash or a hang costs one file.
 """
 
 from __future__ import annotations
 
+import io
+import struct
 from importlib.metadata import version
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_frames, parse_basic_offsets, parse_fragments
 from pydicom.pixels import pixel_array
 
 from client.data.codes import Rejected
@@ -23,6 +25,9 @@ from client.data.dicom_header import DEFLATED, Header, quiet
 
 MAX_PIXELS = 128 * 1024**2
 """Cap on rows * columns before anything is allocated."""
+
+MAX_VOLUME_PIXELS = 1024**3
+"""Cap on rows * columns * frames: one file must not take a worker for minutes."""
 
 _NATIVE = {
     "1.2.840.10008.1.2": "<",
@@ -52,14 +57,17 @@ _PLUGIN_OF = {
 _END_OF_IMAGE = b"\xff\xd9"  # ITU-T T.81, B.1.1.3
 
 
-def decode(content: bytes, ds: Dataset, header: Header) -> tuple[np.ndarray, str]:
-    """Decode the one frame of an image.
+def decode(
+    content: bytes, ds: Dataset, header: Header, frame: int | None = None
+) -> tuple[np.ndarray, str]:
+    """Decode one frame.
 
     Parameters
     ----------
     content : the whole file; only dicomsdl needs it
     ds : of the same file, with its pixels
     header : of the same file; a remark may be added
+    frame : of a volume, from 0; None for an image, which has one frame and is not blank
 
     Returns
     -------
@@ -73,19 +81,20 @@ def decode(content: bytes, ds: Dataset, header: Header) -> tuple[np.ndarray, str
         ``Q_CODESTREAM`` or ``Q_BLANK``.
     """
     shape = _declared_shape(header)
+    frames = _declared_frames(header, shape, frame)
     syntax = header.transfer_syntax
     if "PixelData" not in ds:
         raise Rejected("Q_TRUNCATED", "decode")
     if syntax in _NATIVE:
-        stored = _native(ds.PixelData, shape, header, _NATIVE[syntax])
+        stored = _native(ds.PixelData, (frames, *shape), header, frame or 0)
         decoder = "pydicom"
     elif syntax in _DECODERS:
-        stored, decoder = _encapsulated(content, ds, _DECODERS[syntax])
+        stored, decoder = _encapsulated(content, ds, frames, frame)
     else:
         raise Rejected("Q_SYNTAX", "decode")
     if stored.shape != shape or stored.dtype.kind not in "iu":
         raise Rejected("Q_CODESTREAM", "decode")
-    _check_range(stored, header)
+    _check_range(stored, header, may_be_blank=frame is not None)
     return stored, decoder
 
 
@@ -102,26 +111,37 @@ def _declared_shape(header: Header) -> tuple[int, int]:
         raise Rejected("Q_HEADER", "decode")
     if rows * columns > MAX_PIXELS:
         raise Rejected("Q_TOO_LARGE", "decode")
-    if header.frames_described > 1 or header.integer("NumberOfFrames", 1) != 1:
-        raise Rejected("Q_FRAMES", "decode")
     return rows, columns
 
 
+def _declared_frames(header: Header, shape: tuple[int, int], frame: int | None) -> int:
+    frames = header.integer("NumberOfFrames", 1)
+    if header.frames_described not in (0, frames):
+        raise Rejected("Q_FRAMES", "decode")
+    if not (frames == 1 if frame is None else 0 <= frame < frames):
+        raise Rejected("Q_FRAMES", "decode")
+    if frames * shape[0] * shape[1] > MAX_VOLUME_PIXELS:
+        raise Rejected("Q_TOO_LARGE", "decode")
+    return frames
+
+
 def _native(
-    pixels: bytes, shape: tuple[int, int], header: Header, order: str
+    pixels: bytes, shape: tuple[int, int, int], header: Header, frame: int
 ) -> np.ndarray:
+    order = _NATIVE[header.transfer_syntax]
     allocated = header.integer("BitsAllocated", 0)
     signed = header.integer("PixelRepresentation", 0) == 1
     if allocated not in (8, 16, 32):
         raise Rejected("Q_HEADER", "decode")
     dtype = np.dtype(f"{order}{'i' if signed else 'u'}{allocated // 8}")
-    count = shape[0] * shape[1]
-    surplus = len(pixels) - count * dtype.itemsize
+    count = shape[1] * shape[2]
+    surplus = len(pixels) - shape[0] * count * dtype.itemsize
     if surplus < 0:
         raise Rejected("Q_TRUNCATED", "decode")
     if surplus > 1:
         header.remarks.add("W_PADDED")
-    stored = np.frombuffer(pixels, dtype, count).reshape(shape)
+    offset = frame * count * dtype.itemsize
+    stored = np.frombuffer(pixels, dtype, count, offset).reshape(shape[1:])
     stored = stored.astype(dtype.newbyteorder("="), copy=False)
     spare = allocated - header.integer("BitsStored", allocated)
     # The bits above BitsStored need not repeat the sign (PS3.5 8.1.1).
@@ -129,22 +149,36 @@ def _native(
 
 
 def _encapsulated(
-    content: bytes, ds: Dataset, decoders: tuple[str, ...]
+    content: bytes, ds: Dataset, frames: int, frame: int | None
 ) -> tuple[np.ndarray, str]:
     code, kind = "Q_SYNTAX", ""
+    decoders = _DECODERS[str(ds.file_meta.TransferSyntaxUID)]
+    if frames > 1:
+        _refuse_missing_frames(ds.PixelData, frames)
+        decoders = tuple(name for name in decoders if name != "dicomsdl")
     for decoder in decoders:
         try:
             with quiet():
                 if decoder == "dicomsdl":
                     return _dicomsdl(content, ds), decoder
                 plugin = _PLUGIN_OF[decoder]
-                stored = pixel_array(ds, raw=True, decoding_plugin=plugin)
+                stored = pixel_array(ds, index=frame, raw=True, decoding_plugin=plugin)
                 return np.asarray(stored), decoder
         except (ModuleNotFoundError, NotImplementedError) as error:
             code, kind = "Q_SYNTAX", type(error).__name__
         except Exception as error:
             code, kind = "Q_CODESTREAM", type(error).__name__
     raise Rejected(code, "decode", kind)
+
+
+def _refuse_missing_frames(pixels: bytes, frames: int) -> None:
+    stream = io.BytesIO(pixels)
+    try:
+        held = len(parse_basic_offsets(stream)) or parse_fragments(stream)[0]
+    except (ValueError, struct.error) as error:
+        raise Rejected("Q_CODESTREAM", "decode", type(error).__name__) from None
+    if held < frames:
+        raise Rejected("Q_FRAMES", "decode")
 
 
 def _dicomsdl(content: bytes, ds: Dataset) -> np.ndarray:
@@ -177,9 +211,9 @@ def _jpeg_frame(stream: bytes) -> tuple[int, int, int, int]:
     raise ValueError("the codestream has no frame header")
 
 
-def _check_range(stored: np.ndarray, header: Header) -> None:
+def _check_range(stored: np.ndarray, header: Header, *, may_be_blank: bool) -> None:
     low, high = int(stored.min()), int(stored.max())
-    if low == high:
+    if low == high and not may_be_blank:
         raise Rejected("Q_BLANK", "decode")
     bits = header.integer("BitsStored", stored.dtype.itemsize * 8)
     signed = header.integer("PixelRepresentation", 0) == 1

@@ -35,6 +35,7 @@ TEXTS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
+    "SeriesInstanceUID",
     "PatientID",
     "AccessionNumber",
     "StudyDate",
@@ -62,6 +63,8 @@ NUMBERS = (
     "Columns",
     "SamplesPerPixel",
     "NumberOfFrames",
+    "InstanceNumber",
+    "ImagePositionPatient",
     "BitsAllocated",
     "BitsStored",
     "HighBit",
@@ -83,6 +86,13 @@ _SEQUENCES = (
     "ModalityLUTSequence",
     "VOILUTSequence",
 )
+_IN_GROUPS = {
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+}
+"""Functional group -> what it holds in place of the top level (PS3.3 C.7.6.16)."""
+
 _TAGS = [*TEXTS, *NUMBERS, *_SEQUENCES, "PixelData"]
 
 
@@ -111,7 +121,7 @@ class Header:
     texts : keyword -> stripped values; absent elements are empty lists
     numbers : keyword -> values; what is no number is left out
     view_codes, modifier_codes : code values of the view and of its modifiers
-    frame_laterality : from the shared functional groups, or empty
+    frame_laterality : from the functional groups, or empty
     frames_described : items of the per-frame functional groups
     remarks : ``W_`` codes
     """
@@ -205,9 +215,9 @@ def header_of(ds: Dataset) -> Header:
         for keyword in NUMBERS:
             header.numbers[keyword] = _numbers(ds, keyword, header)
         _read_views(ds, header)
-        _read_functional_groups(ds, header)
         header.modality_lut = _read_lut(ds, "ModalityLUTSequence", header)
         header.voi_lut = _read_lut(ds, "VOILUTSequence", header)
+        _read_functional_groups(ds, header)
     return header
 
 
@@ -278,13 +288,29 @@ def _read_views(ds: Dataset, header: Header) -> None:
 
 
 def _read_functional_groups(ds: Dataset, header: Header) -> None:
-    header.frames_described = len(
-        _items(ds, "PerFrameFunctionalGroupsSequence", header)
-    )
-    for shared in _items(ds, "SharedFunctionalGroupsSequence", header):
-        for anatomy in _items(shared, "FrameAnatomySequence", header):
+    """Take what the top level leaves out: from the shared group, else frame 0."""
+    frames = _items(ds, "PerFrameFunctionalGroupsSequence", header)
+    header.frames_described = len(frames)
+    shared = _items(ds, "SharedFunctionalGroupsSequence", header)
+    for group in [*shared, *frames[:1]]:
+        for anatomy in _items(group, "FrameAnatomySequence", header):
             side = _values(anatomy, "FrameLaterality", header)
-            header.frame_laterality = side[0] if side else ""
+            header.frame_laterality = header.frame_laterality or "".join(side[:1])
+        for name, keywords in _IN_GROUPS.items():
+            for item in _items(group, name, header):
+                _fill_in(item, keywords, header)
+        for item in _items(group, "FrameVOILUTSequence", header):
+            header.voi_lut = header.voi_lut or _read_lut(item, "VOILUTSequence", header)
+
+
+def _fill_in(item: Dataset, keywords: tuple[str, ...], header: Header) -> None:
+    for keyword in keywords:
+        if keyword in header.numbers:
+            known = header.numbers[keyword]
+            header.numbers[keyword] = known or _numbers(item, keyword, header)
+        else:
+            texts = header.texts[keyword]
+            header.texts[keyword] = texts or _values(item, keyword, header)
 
 
 def _read_lut(ds: Dataset, keyword: str, header: Header) -> Lut | None:

@@ -15,9 +15,13 @@ from client.data.intensity import header_voi
 
 _MG = "1.2.840.10008.5.1.4.1.1.1.2"
 _MG_PROCESSING = _MG + ".1"
-_DBT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.13.1.{last}" for last in (3, 4, 5))
+_CT = "1.2.840.10008.5.1.4.1.1.2"
+_VOLUME = "1.2.840.10008.5.1.4.1.1.13.1.3"
+_PROJECTIONS = ("1.2.840.10008.5.1.4.1.1.13.1.4", "1.2.840.10008.5.1.4.1.1.13.1.5")
+_TOMO = {"TOMO", "TOMOSYNTHESIS"}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _WITHOUT_PIXELS = {"SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "ECG", "REG", "SEG"}
+_MAX_FRAMES = 10_000
 
 VIEW_OF_CODE = {
     "399162004": "CC",
@@ -113,6 +117,7 @@ def facts(header: Header, *, film: bool = False) -> dict[str, Any]:
         "laterality": laterality(header),
         "view": view(header),
         "modality_kind": kind(header, film),
+        "frames": frames(header),
         "intent": intent(header),
         "age_years": age(header.text("PatientAge")),
         "implant": _implant(header),
@@ -147,6 +152,12 @@ def kind(header: Header, film: bool = False) -> str:
     if "LOW_ENERGY" in words:
         return "CESM_LE"
     return "FFDM"
+
+
+def frames(header: Header) -> int | None:
+    """NumberOfFrames, 1 if it is not given; None if no volume has so many."""
+    number = header.integer("NumberOfFrames", 1)
+    return number if 1 <= number <= _MAX_FRAMES else None
 
 
 def laterality(header: Header) -> str | None:
@@ -229,17 +240,18 @@ def _exclude_objects(header: Header, film: bool) -> None:
         raise Rejected("X_QC", "classify")
     if sop_class.startswith(_SECONDARY_CAPTURE) and not film:
         raise Rejected("X_SECONDARY_CAPTURE", "classify")
-    if _is_tomosynthesis(header):
+    tomosynthesis = _is_tomosynthesis(header)
+    if tomosynthesis and not _is_reconstructed(header):
         raise Rejected("X_DBT", "classify")
-    if not modality and sop_class not in (_MG, _MG_PROCESSING):
+    if not modality and sop_class not in (_MG, _MG_PROCESSING, _VOLUME):
         raise Rejected("Q_HEADER", "classify")
-    if modality not in ("", "MG") and not film:
+    if modality not in ("", "MG") and not film and not tomosynthesis:
         raise Rejected("X_NOT_MG", "classify")
     if not sized:
         raise Rejected("Q_HEADER", "classify")
     if header.integer("SamplesPerPixel", 1) != 1:
         raise Rejected("X_COLOUR", "classify")
-    if header.numbers["NumberOfFrames"] and header.integer("NumberOfFrames", 1) < 1:
+    if frames(header) is None:
         raise Rejected("Q_FRAMES", "classify")
     if _photometric(header) is None or _bits(header) is None:
         raise Rejected("Q_HEADER", "classify")
@@ -271,11 +283,24 @@ def _exclude_views(header: Header) -> None:
 
 
 def _is_tomosynthesis(header: Header) -> bool:
-    return (
-        header.text("SOPClassUID") in _DBT_CLASSES
-        or header.integer("NumberOfFrames", 1) > 1
-        or bool(_image_type(header) & {"TOMO", "TOMOSYNTHESIS"})
-    )
+    several = header.integer("NumberOfFrames", 1) > 1
+    words = _image_type(header)
+    if "GENERATED_2D" in words and not several:  # made of a volume, not one itself
+        return False
+    declared = header.text("SOPClassUID") in (_VOLUME, *_PROJECTIONS)
+    return several or declared or bool(words & _TOMO)
+
+
+def _is_reconstructed(header: Header) -> bool:
+    """Of tomosynthesis: a volume, or a slice of one that is stored as CT."""
+    sop_class, modality = header.text("SOPClassUID"), header.text("Modality").upper()
+    words = _image_type(header)
+    if sop_class in _PROJECTIONS or "PROJ" in " ".join(words):
+        return False
+    if modality == "CT" or sop_class == _CT:
+        return bool(words & _TOMO)
+    several = header.integer("NumberOfFrames", 1) > 1
+    return sop_class == _VOLUME or (several and modality in ("", "MG"))
 
 
 def _image_type(header: Header) -> set[str]:

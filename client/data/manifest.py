@@ -88,14 +88,19 @@ FIELDS: dict[str, Field] = {
     "bits_stored": Field("Int64", low=1, high=32),
     "photometric": Field(allowed=("MONOCHROME1", "MONOCHROME2")),
     "voi_applied": Field(allowed=("lut", "sigmoid", "linear", "linear_exact", "range")),
+    "frames": Field("Int64", low=1, high=10_000),
+    "volume_key": Field(pattern=_KEY),
+    "slice_order": Field("Int64", low=0, high=1_000_000),
     "status": Field(allowed=("ok", "excluded", "quarantined"), required=True),
     "reason": Field(pattern=r"[XQ]_[A-Z0-9_]+|W_[A-Z]+( W_[A-Z]+)*"),
 }
 """Columns of the manifest in order.
 
 ``voi_applied`` is what the policy ``first`` finds in the header; a cache that was made
-with another policy says so in its index. ``reason`` of a row that is ``ok`` holds its
-remarks (``W_``), joined by spaces.
+with another policy says so in its index. ``frames`` is what the header declares.
+``volume_key`` tells usable tomosynthesis volumes apart; ``slice_order`` ranks a file
+among the slices of its volume, and is missing where the file is the whole volume.
+``reason`` of a row that is ``ok`` holds its remarks (``W_``), joined by spaces.
 """
 
 LABEL_FIELDS = ("cancer_pathology", "pathology_class", "birads", "birads_sub")
@@ -182,9 +187,15 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     Raises
     ------
     ManifestError
-        If there is none.
+        If there is none, or it was written by another version.
     """
-    manifest = _typed(_read(folder / MANIFEST_FILE))
+    manifest = _read(folder / MANIFEST_FILE)
+    if list(manifest.columns) != list(FIELDS):
+        raise ManifestError(
+            f"{folder / MANIFEST_FILE} has other columns than this version writes. "
+            "Import the archive again, into a new folder."
+        )
+    manifest = _typed(manifest)
     check_manifest(manifest)
     return manifest
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 
 from client.data.codes import Rejected
-from client.data.dicom import Picture, read_picture
+from client.data.dicom import Picture, brightest, read_picture
 from client.data.preprocessing import preprocess
 from client.data.raster import read_raster
 from client.data.workers import serve
@@ -32,27 +33,31 @@ def prepare_chunk(
     Parameters
     ----------
     setup : ``preprocessing`` (fields of the plan) and ``images`` (path of the map)
-    task : ``offset`` (first slot) and ``files`` in slot order, each with ``path``,
-        ``sha256``, ``reader``, ``bits``, ``photometric``, and ``lost`` after a death
+    task : ``offset`` (first slot); ``files``, each with ``path``, ``sha256``,
+        ``reader``, ``bits``, ``photometric``, and ``lost`` after a death; and
+        ``slots``, each with ``files`` (their positions) and ``frames``
     starting : called with the position of each file before it is touched
 
     Returns
     -------
-    ``sha256`` of the chunk's bytes and ``entries``, one per file: its index fields; of
-    a rejected file, whose slot is 0: ``code``, ``stage`` and ``exception_type``
+    ``sha256`` of the chunk's bytes and ``entries``, one per slot: its index fields; of
+    a rejected one, which is left 0: ``code``, ``stage`` and ``exception_type``
     """
     cv2.setNumThreads(1)
     preprocessing = Preprocessing(**setup["preprocessing"])
-    files = task["files"]
-    shape = (len(files), preprocessing.rows, preprocessing.columns)
+    files, slots = task["files"], task["slots"]
+    shape = (len(slots), preprocessing.rows, preprocessing.columns)
     chunk = np.zeros(shape, dtype="<u2")
     entries = []
-    for position, file in enumerate(files):
-        starting(position)
+    for position, slot in enumerate(slots):
+        pictures = _pictures(slot, files, preprocessing, starting)
         try:
-            chunk[position], entry = _prepare_file(file, preprocessing)
+            picture = reduce(brightest, pictures)
+            chunk[position], entry = _prepare(picture, preprocessing)
         except Rejected as verdict:
             entry = _rejected(verdict)
+        except BrokenPipeError:  # nobody listens any more: leave the slots alone
+            raise
         except Exception as error:
             entry = _rejected(Rejected("Q_STRUCTURE", "decode", type(error).__name__))
         entries.append(entry)
@@ -60,13 +65,23 @@ def prepare_chunk(
     return {"sha256": hashlib.sha256(chunk.data).hexdigest(), "entries": entries}
 
 
-def _prepare_file(
-    file: dict[str, Any], preprocessing: Preprocessing
+def _pictures(
+    slot: dict[str, Any],
+    files: list[dict[str, Any]],
+    preprocessing: Preprocessing,
+    starting: Callable[[int], None],
+) -> Iterator[Picture]:
+    for at in slot["files"]:
+        starting(at)
+        if "lost" in files[at]:
+            code = {"crashed": "Q_CRASH", "hung": "Q_TIMEOUT"}[files[at]["lost"]]
+            raise Rejected(code, "decode", "WorkerDied")
+        yield _read(files[at], slot["frames"], preprocessing)
+
+
+def _prepare(
+    picture: Picture, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    if "lost" in file:
-        code = {"crashed": "Q_CRASH", "hung": "Q_TIMEOUT"}[file["lost"]]
-        raise Rejected(code, "decode", "WorkerDied")
-    picture = _read(file, preprocessing)
     cached, geometry = preprocess(picture.image, preprocessing)
     row_spacing, column_spacing = picture.spacing or (None, None)
     return cached, asdict(geometry) | {
@@ -79,7 +94,9 @@ def _prepare_file(
     }
 
 
-def _read(file: dict[str, Any], preprocessing: Preprocessing) -> Picture:
+def _read(
+    file: dict[str, Any], frames: list[int] | None, preprocessing: Preprocessing
+) -> Picture:
     try:
         content = Path(file["path"]).read_bytes()
     except OSError as error:
@@ -88,7 +105,8 @@ def _read(file: dict[str, Any], preprocessing: Preprocessing) -> Picture:
         raise Rejected("Q_CHANGED", "read")
     if file["reader"] == "raster":
         return read_raster(content, file["bits"], file["photometric"])
-    return read_picture(content, preprocessing.voi)
+    wanted = None if frames is None else (frames[0], frames[1])
+    return read_picture(content, preprocessing.voi, wanted)
 
 
 def _rejected(verdict: Rejected) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class Pseudonymiser:
         """Stand for one breast in one exam; `side` is ``L`` or ``R``."""
         return self._digest("breast", patient, exam, side)
 
+    def volume(self, patient: str, series: str, side: str, view: str) -> str:
+        """Stand for one tomosynthesis volume; `side` and `view` may be empty."""
+        return self._digest("volume", patient, series, side, view)
+
     def label(self, kind: str, text: str) -> str:
         """Stand for a free text that only has to be told apart, 8 digits."""
         return self._digest(kind, text)[:8]

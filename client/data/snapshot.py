@@ -24,11 +24,12 @@ from common.plan import Preprocessing
 IMAGES_FILE = "images.u16"
 INDEX_FILE = "index.parquet"
 SNAPSHOT_FILE = "snapshot.json"
-SCHEMA = 1
+SCHEMA = 2
 
 INDEX_DTYPES = {
     "slot": "int64",
     "row_id": "string",
+    "frame": "int64",
     "chunk": "int64",
     "original_rows": "int64",
     "original_columns": "int64",
@@ -43,7 +44,11 @@ INDEX_DTYPES = {
     "voi": "string",
     "image_sha256": "string",
 }
-"""Columns of the index; a spacing that is not known is missing."""
+"""Columns of the index; a spacing that is not known is missing.
+
+``row_id`` is that of the first file and ``frame`` the first frame that an image is made
+of: slices of one file share its ``row_id``, the other files of a slab are not named.
+"""
 
 
 class CacheError(RuntimeError):
@@ -61,7 +66,7 @@ class Snapshot:
     ----------
     hash : identity of content and preprocessing, 64 hexadecimal digits
     rows : manifest rows of the cached images, in the order of the memory map; position
-        in this table is what `read` takes
+        in this table is what `read` takes. Slices of one file repeat its row
     beside : manifest rows of the same breasts that are not cached, whatever the reason
     index : crop, spacing and provenance, row by row as `rows`
     facts : content of ``snapshot.json``

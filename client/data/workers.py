@@ -45,8 +45,8 @@ def run_tasks(
     setup : sent to each worker first
     tasks : one answer each, in any order
     workers : processes at a time, at least 1
-    seconds_per_file : a worker that says nothing for so long is killed. Many times what
-        the slowest decoder needs for the largest image that is read at all
+    seconds_per_file : a worker that says nothing for so long is killed. A few times
+        what the slowest decoder needs for the largest image or volume that is read
 
     Raises
     ------

@@ -1,18 +1,26 @@
-"""One stored image as a Digital Mammography X-Ray Image, For Presentation.
+"""One view as DICOM: a mammogram, and a synthetic 2D image or a volume beside it.
 
-Source: DICOM PS3.3 A.27 (the object), C.8.11.1 to C.8.11.7 (DX and mammography
-modules), C.11.2 (VOI LUT); PS3.16 CID 4014 (views).
+A mammogram is a Digital Mammography X-Ray Image, For Presentation; a volume is a Breast
+Tomosynthesis Image of several frames, or a CT Image for each slice.
+
+Source: DICOM PS3.3 A.27, A.55 and A.3 (the objects), C.7.6.16 (functional groups),
+C.8.11.1 to C.8.11.7 (DX and mammography modules), C.11.2 (VOI LUT); PS3.16 CID 4014
+(views).
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
+    BreastTomosynthesisImageStorage,
+    CTImageStorage,
     DigitalMammographyXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     generate_uid,
@@ -28,6 +36,7 @@ VIEW_CODES = {
 BREAST_CODE = ("76752008", "Breast")
 STUDY_DATE = "20260101"  # the same for all: dates carry no information here
 SOFTWARE = "mammofed synthetic"
+SLICE_MM = 4.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class ImageIdentity:
     patient_id : ``P0007``
     age_years : of the patient
     laterality, view : ``L`` or ``R``; ``CC`` or ``MLO``
+    name : of an object beside the mammogram of this view; empty for the mammogram
     """
 
     seed: int
@@ -47,6 +57,7 @@ class ImageIdentity:
     age_years: int
     laterality: str
     view: str
+    name: str = ""
 
 
 def make_uid(profile: SiteProfile, seed: int, *names: str) -> str:
@@ -57,8 +68,8 @@ def make_uid(profile: SiteProfile, seed: int, *names: str) -> str:
 
 def sop_instance_uid(profile: SiteProfile, identity: ImageIdentity) -> str:
     """Return the SOP instance UID of an image."""
-    names = (identity.patient_id, identity.laterality, identity.view)
-    return make_uid(profile, identity.seed, *names)
+    names = (identity.patient_id, identity.laterality, identity.view, identity.name)
+    return make_uid(profile, identity.seed, *filter(None, names))
 
 
 def encode_image(
@@ -76,6 +87,115 @@ def encode_image(
     -------
     bytes; the same for the same input
     """
+    return _to_bytes(_image(profile, identity, stored))
+
+
+def encode_synthetic_2d(
+    profile: SiteProfile, identity: ImageIdentity, stored: NDArray[np.uint16]
+) -> bytes:
+    """Encode a 2D image that was made from a volume; as `encode_image`."""
+    ds = _image(profile, identity, stored)
+    ds.ImageType = ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"]
+    _start_series(ds, profile, identity, f"{identity.view} S-View", 2)
+    return _to_bytes(ds)
+
+
+def encode_volume(
+    profile: SiteProfile, identity: ImageIdentity, volume: NDArray[np.uint16]
+) -> bytes:
+    """Encode a volume [slice, row, column], MONOCHROME2, as one object."""
+    ds = _volume(profile, identity, volume[0], BreastTomosynthesisImageStorage)
+    ds.ImageType = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]
+    anatomy = _item(
+        FrameLaterality=identity.laterality,
+        AnatomicRegionSequence=ds.AnatomicRegionSequence,
+    )
+    shared = _item(FrameAnatomySequence=[anatomy])
+    groups = {
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+        "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+        "PixelValueTransformationSequence": (
+            "RescaleIntercept",
+            "RescaleSlope",
+            "RescaleType",
+        ),
+    }
+    for group, keywords in groups.items():
+        setattr(shared, group, [_item(**{key: ds[key].value for key in keywords})])
+        for key in keywords:
+            del ds[key]
+    del ds.Laterality, ds.AnatomicRegionSequence
+    ds.SharedFunctionalGroupsSequence = [shared]
+    ds.PerFrameFunctionalGroupsSequence = [
+        _item(
+            FrameContentSequence=[_item(StackID="1", InStackPositionNumber=number + 1)],
+            PlanePositionSequence=[_item(ImagePositionPatient=_position(number))],
+        )
+        for number in range(len(volume))
+    ]
+    ds.NumberOfFrames = len(volume)
+    ds.PixelData = volume.astype("<u2").tobytes()
+    return _to_bytes(ds)
+
+
+def encode_slice(
+    profile: SiteProfile,
+    identity: ImageIdentity,
+    stored: NDArray[np.uint16],
+    number: int,
+) -> bytes:
+    """Encode slice `number`, counted from 0, of a volume as a CT Image."""
+    ds = _volume(profile, identity, stored, CTImageStorage)
+    ds.Modality = "CT"
+    ds.ImageType = ["DERIVED", "PRIMARY", "TOMO"]
+    ds.InstanceNumber = number + 1
+    ds.ImagePositionPatient = _position(number)
+    return _to_bytes(ds)
+
+
+def _volume(
+    profile: SiteProfile,
+    identity: ImageIdentity,
+    stored: NDArray[np.uint16],
+    sop_class: UID,
+) -> FileDataset:
+    """Return what both ways to store a volume have in common."""
+    ds = _image(replace(profile, monochrome1=False), identity, stored)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
+    ds.Laterality = identity.laterality
+    ds.PixelSpacing, ds.SliceThickness = ds.ImagerPixelSpacing, SLICE_MM
+    ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    ds.FrameOfReferenceUID = make_uid(
+        profile, identity.seed, identity.patient_id, "frame of reference"
+    )
+    del ds.ImageLaterality, ds.ImagerPixelSpacing, ds.PresentationIntentType
+    _start_series(ds, profile, identity, f"{identity.view} Tomo", 3)
+    return ds
+
+
+def _start_series(
+    ds: Dataset, profile: SiteProfile, identity: ImageIdentity, title: str, number: int
+) -> None:
+    side, view = identity.laterality, identity.view
+    names = (identity.patient_id, side, view, f"series {number}")
+    ds.SeriesInstanceUID = make_uid(profile, identity.seed, *names)
+    ds.SeriesDescription, ds.SeriesNumber = f"{side} {title}", number
+
+
+def _position(number: int) -> list[float]:
+    return [0.0, 0.0, number * SLICE_MM]
+
+
+def _item(**elements: Any) -> Dataset:
+    item = Dataset()
+    for keyword, value in elements.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def _image(
+    profile: SiteProfile, identity: ImageIdentity, stored: NDArray[np.uint16]
+) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = sop_instance_uid(profile, identity)
@@ -86,6 +206,10 @@ def encode_image(
     _add_anatomy(ds, profile, identity)
     _add_pixels(ds, profile, stored)
     _add_display(ds, profile)
+    return ds
+
+
+def _to_bytes(ds: FileDataset) -> bytes:
     stream = io.BytesIO()
     ds.save_as(stream, enforce_file_format=True)
     return stream.getvalue()

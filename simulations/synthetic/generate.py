@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from simulations.synthetic.render import (
     make_grid,
     render_patient,
 )
+from simulations.synthetic.tomosynthesis import encode_objects, object_names
 
 GENERATOR_VERSION = 1
 PARAMETERS = "site.json"
@@ -72,6 +74,7 @@ class SiteJob:
     patients : number of this hospital's patients
     rows, columns : matrix size of every image
     lesions : False leaves every finding out of the pixels, and changes nothing else
+    tomosynthesis : some patients also have a volume and a 2D image made from it
     """
 
     profile: SiteProfile
@@ -80,6 +83,7 @@ class SiteJob:
     rows: int
     columns: int
     lesions: bool = True
+    tomosynthesis: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Return the plain content of ``site.json``."""
@@ -96,7 +100,7 @@ class SiteJob:
             "columns": self.columns,
             "lesions": self.lesions,
             "profile": profile,
-        }
+        } | ({"tomosynthesis": True} if self.tomosynthesis else {})
 
 
 def generate(
@@ -109,6 +113,7 @@ def generate(
     sites: Sequence[SiteProfile] = ALL_SITES,
     workers: int = 2,
     lesions: bool = True,
+    tomosynthesis: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Write the synthetic archive; continue where an interrupted call stopped.
@@ -127,6 +132,7 @@ def generate(
     workers : processes; 1 stays in this one
     lesions : False renders the same patients without their findings; the tables still
         name them, so that what remains of the label in the pixels can be measured
+    tomosynthesis : writes both for every third patient; changes no other image
     progress : called with site, patients done, patients of the site
 
     Raises
@@ -140,10 +146,12 @@ def generate(
             f"Cannot render a breast in {rows} rows x {columns} columns: both must be "
             "at least 64 and columns at least half of rows. Choose a larger matrix."
         )
-    jobs = [
-        replace(_site_job(p, seed, patients_per_site, rows, columns), lesions=lesions)
-        for p in sites
-    ]
+    jobs = []
+    for profile in sites:
+        patients = max(1, round(patients_per_site * profile.patient_share))
+        jobs.append(
+            SiteJob(profile, seed, patients, rows, columns, lesions, tomosynthesis)
+        )
     for job in jobs:
         _refuse_other_parameters(root, job)
     for job in jobs:
@@ -153,13 +161,6 @@ def generate(
 
 def _silent(site: str, done: int, total: int) -> None:
     """Report nothing."""
-
-
-def _site_job(
-    profile: SiteProfile, seed: int, patients_per_site: int, rows: int, columns: int
-) -> SiteJob:
-    patients = max(1, round(patients_per_site * profile.patient_share))
-    return SiteJob(profile, seed, patients, rows, columns)
 
 
 def _site_folder(root: Path, job: SiteJob) -> Path:
@@ -179,7 +180,8 @@ def _refuse_other_parameters(root: Path, job: SiteJob) -> None:
         if not folder.exists() or (folder == partial and not path.exists()):
             continue
         found = json.loads(path.read_text()) if path.exists() else {}
-        other = [k for k in expected if found.get(k) != expected[k] and k != "secret"]
+        keys = sorted({*expected, *found} - {"secret"})
+        other = [k for k in keys if found.get(k) != expected.get(k)]
         if other:
             raise ValueError(
                 f"Cannot generate site {job.profile.site}: its folder was made with "
@@ -261,6 +263,13 @@ def _write_images(folder: Path, job: SiteJob, index: int, patient: Patient) -> N
         identity = _identity(job, patient, laterality, view)
         content = encode_image(job.profile, identity, stored)
         (folder / f"{laterality}_{view}.dcm").write_bytes(content)
+    grid = make_grid(job.profile, job.rows, job.columns)
+    for drawn in draw_views(job.profile, job.seed, index) if job.tomosynthesis else ():
+        identity = _identity(job, patient, drawn.laterality, drawn.view)
+        objects = encode_objects(job.profile, identity, index, drawn, grid, job.lesions)
+        for name, content in objects:
+            path = folder / f"{drawn.laterality}_{drawn.view}_{name}.dcm"
+            path.write_bytes(content)
 
 
 def _identity(
@@ -272,14 +281,17 @@ def _identity(
 
 
 def truth_rows(job: SiteJob) -> list[dict[str, Any]]:
-    """Return the truth table: one row per image."""
+    """Return the truth table: one row per file."""
     rows = []
     for index in range(job.patients):
         patient = draw_patient(job.profile, job.seed, index)
+        names = object_names(job.profile, index) if job.tomosynthesis else ()
         breasts = {breast.laterality: breast for breast in patient.breasts}
-        for view in draw_views(job.profile, job.seed, index):
+        views = draw_views(job.profile, job.seed, index)
+        for view, name in product(views, ("", *names)):
             breast = breasts[view.laterality]
             identity = _identity(job, patient, view.laterality, view.view)
+            identity = replace(identity, name=name)
             rows.append(
                 {
                     "patient_id": patient.patient_id,

@@ -196,6 +196,13 @@ def test_image_unit_needs_no_exam():
     assert list(table) == ["patient_key", "unit_key", "target", "score"]
 
 
+def test_slices_of_one_image_are_one_unit():
+    slices = pd.concat([rows(), rows().assign(score=0.0)])
+    table = aggregate_units(slices, "image")
+    assert table["unit_key"].tolist() == ["r0", "r1", "r2", "r3", "r4", "r5"]
+    assert table["score"].tolist() == pytest.approx([0.3, 0.1, 0.2, 0.45, 0.25, 0.05])
+
+
 def test_image_without_breast_is_refused_not_dropped():
     table = rows()
     table.loc[0, "breast_key"] = None

@@ -10,6 +10,7 @@ import pytest
 
 from common.plan import (
     PlanError,
+    Preprocessing,
     Roster,
     Split,
     Start,
@@ -87,3 +88,14 @@ def test_the_words_say_what_travels_and_what_stays() -> None:
     assert "stays at the site: BatchNorm scale and shift, BatchNorm statistics" in words
     assert "nothing; this is local training" in words
     assert plan.hash[:12] in words
+
+
+def test_the_words_say_how_tomosynthesis_is_read_where_it_is_wanted() -> None:
+    def words(**changes: object) -> str:
+        pre = Preprocessing(**changes)
+        return "\n".join(describe_plan(small_plan(preprocessing=pre)))
+
+    assert "tomosynthesis" not in words()
+    assert "is one image, the maximum" in words(modalities=("DBT",))
+    cut = words(modalities=("FFDM", "DBT"), tomosynthesis="slices", slices=5)
+    assert "is 5 evenly spaced slices" in cut

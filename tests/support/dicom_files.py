@@ -12,6 +12,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
+TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
+CT = "1.2.840.10008.5.1.4.1.1.2"
 MODEL = "Unit Test Mammograph"
 
 
@@ -50,6 +52,34 @@ def dataset(pixels: np.ndarray | None = None, **elements: Any) -> FileDataset:
             setattr(ds, keyword, value)
     meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", "1.2.3")
     return ds
+
+
+def stack(frames: int, rows: int = 64, columns: int = 48, seed: int = 0) -> np.ndarray:
+    """Return uint16 [frame, row, column]: phantoms of one outline."""
+    seeds = range(1000 * seed + 1, 1000 * seed + 1 + frames)
+    return np.stack([phantom(rows, columns, one) for one in seeds])
+
+
+def volume(frames: np.ndarray, **elements: Any) -> FileDataset:
+    """Return a tomosynthesis volume as one object of several frames."""
+    kind = {"SOPClassUID": TOMOSYNTHESIS, "NumberOfFrames": len(frames)}
+    ds = dataset(frames[0], **(kind | elements))
+    ds.PixelData = frames.astype("<u2").tobytes()
+    return ds
+
+
+def slices(frames: np.ndarray, **elements: Any) -> list[bytes]:
+    """Return the same volume as a CT file for each slice."""
+    kind = {
+        "SOPClassUID": CT,
+        "Modality": "CT",
+        "ImageType": ["DERIVED", "PRIMARY", "TOMO"],
+        "SeriesInstanceUID": "1.2.3.300",
+    }
+    return [
+        image(frame, **(kind | {"InstanceNumber": number} | elements))
+        for number, frame in enumerate(frames, start=1)
+    ]
 
 
 def write_archive(root: Path, images: int) -> Path:

@@ -19,7 +19,7 @@ from client.data.importers import (
     synthetic,
     vindr,
 )
-from client.data.importers.archive import Imported, ImporterError, Source
+from client.data.importers.files import Imported, ImporterError, Source
 
 __all__ = ["IMPORTERS", "Imported", "ImporterError", "Source"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
 
-from client.data.importers.archive import Found, ImporterError
+from client.data.importers.files import Found, ImporterError
 from client.data.importers.tables import LabelTable, read_table, table_facts
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from client.data.importers.archive import ImporterError
+from client.data.importers.files import ImporterError
 from client.data.importers.published import find_tables, translate
 from client.data.importers.tables import read_table
 

@@ -28,7 +28,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from client.data.codes import Rejected
-from client.data.importers.archive import Found, Imported, Source, finish, scan_dicom
+from client.data.importers.archive import finish, scan_dicom
 from client.data.importers.cbis_cases import (
     SIDES,
     Cases,
@@ -36,6 +36,7 @@ from client.data.importers.cbis_cases import (
     Lesion,
     read_cases,
 )
+from client.data.importers.files import Found, Imported, Source
 from client.data.importers.tables import STRICT, read_options
 from common.plan import Slug
 

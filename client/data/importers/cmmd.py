@@ -32,15 +32,9 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from client.data.importers.archive import (
-    Found,
-    Imported,
-    ImporterError,
-    Source,
-    finish,
-    scan_dicom,
-)
+from client.data.importers.archive import finish, scan_dicom
 from client.data.importers.by_rows import stated
+from client.data.importers.files import Found, Imported, ImporterError, Source
 from client.data.importers.published import find_tables
 from client.data.importers.tables import STRICT, LabelTable, read_options, read_table
 from client.data.importers.workbook import read_workbook

@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass
 
 from client.data.codes import Rejected
 from client.data.dicom_rules import side_of, view_of
-from client.data.importers.archive import Found, Imported, Source, finish, scan_dicom
+from client.data.importers.archive import finish, scan_dicom
 from client.data.importers.embed_tables import (
     CONTRADICTED,
     MODIFIER,
@@ -40,12 +40,12 @@ from client.data.importers.embed_tables import (
     read_images,
     tables_of,
 )
+from client.data.importers.files import Found, Imported, Source
 from client.data.importers.tables import STRICT, read_options
 from common.plan import Slug
 
 _KINDS = {"2d": "FFDM", "cview": "SYNTH2D", "3d": "DBT"}
 _EXCLUDED = {
-    "3d": "X_DBT",
     "roi_ss": "X_SECONDARY_CAPTURE",  # screens with a circle drawn by the radiologist
     "roi_ssc": "X_SECONDARY_CAPTURE",
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from client.data.importers.archive import ImporterError
+from client.data.importers.files import ImporterError
 from client.data.importers.published import translate
 
 MODIFIER = "0_ViewCodeSequence_0_ViewModifierCodeSequence_CodeMeaning"

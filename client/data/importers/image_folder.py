@@ -23,13 +23,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from client.data.codes import Rejected
-from client.data.importers.archive import (
+from client.data.importers.archive import finish
+from client.data.importers.files import (
     Found,
     Imported,
     ImporterError,
     Source,
     encode_path,
-    finish,
     load,
 )
 from client.data.importers.join import join

@@ -26,14 +26,8 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from client.data.dicom_rules import side_of, view_of
-from client.data.importers.archive import (
-    Found,
-    Imported,
-    ImporterError,
-    Source,
-    finish,
-    scan_dicom,
-)
+from client.data.importers.archive import finish, scan_dicom
+from client.data.importers.files import Found, Imported, ImporterError, Source
 from client.data.importers.published import find_table, translate
 from client.data.importers.tables import STRICT, read_options, read_table
 from common.plan import Slug

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from client.data.importers.archive import Found, ImporterError
+from client.data.importers.files import Found, ImporterError
 from client.data.importers.tables import LabelTable, read_rows, table_facts
 
 Key = Literal["sop_instance_uid", "accession_number", "relative_path", "patient_id"]

@@ -30,13 +30,13 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from client.data.codes import Rejected
-from client.data.importers.archive import (
+from client.data.importers.archive import finish
+from client.data.importers.files import (
     Found,
     Imported,
     ImporterError,
     Source,
     beside,
-    finish,
     load,
 )
 from client.data.importers.published import find_table

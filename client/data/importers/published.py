@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.data.importers.archive import ImporterError, walk
+from client.data.importers.files import ImporterError, walk
 from common.canonical import sha256_of_file
 
 

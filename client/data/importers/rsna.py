@@ -29,8 +29,9 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass
 
 from client.data.codes import Rejected
-from client.data.importers.archive import Imported, Source, finish, scan_dicom
+from client.data.importers.archive import finish, scan_dicom
 from client.data.importers.by_rows import Row, rows_by_path, take_rows
+from client.data.importers.files import Imported, Source
 from client.data.importers.tables import STRICT, FactField, LabelTable, read_options
 from common.plan import Slug
 

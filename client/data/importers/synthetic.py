@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from client.data.importers.archive import Imported, Source, finish, scan_dicom
+from client.data.importers.archive import finish, scan_dicom
+from client.data.importers.files import Imported, Source
 from client.data.importers.join import join
 from client.data.importers.tables import STRICT, LabelTable, read_options
 from common.plan import Slug

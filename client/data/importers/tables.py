@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from client.data.dicom_rules import side_of, vendor, view_of
-from client.data.importers.archive import ImporterError
+from client.data.importers.files import ImporterError
 from client.data.manifest import FIELDS, LABEL_FIELDS
 
 STRICT = ConfigDict(extra="forbid")

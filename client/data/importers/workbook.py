@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from zipfile import BadZipFile
 
-from client.data.importers.archive import ImporterError
+from client.data.importers.files import ImporterError
 
 # Of SyntaxError are the errors of both XML parsers that openpyxl may find; its own
 # descriptors raise TypeError and AttributeError at sheets that they dislike.

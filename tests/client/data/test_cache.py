@@ -236,10 +236,10 @@ from client.data.workers import serve
 
 read = real._read
 
-def crashing(file, preprocessing):
+def crashing(file, *others):
     if file["path"].endswith("image0001"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return read(file, preprocessing)
+    return read(file, *others)
 
 real._read = crashing
 serve(real.prepare_chunk)

@@ -141,6 +141,71 @@ def test_unsupported_syntax(dicom: ModuleType) -> None:
     assert _code(other) == ("Q_SYNTAX", "decode")
 
 
+@pytest.mark.parametrize("syntax", ENCODINGS)
+def test_a_volume_is_read_by_frame_or_as_its_maximum(
+    dicom: ModuleType, syntax: str
+) -> None:
+    frames = dicom.stack(5, 96, 80)
+    content = dicom.encoded(dicom.volume(frames), syntax)
+    shown = frames / np.float32(4095)
+    for number in (0, 3, 4):
+        one = read_picture(content, frames=(number, number + 1))
+        np.testing.assert_array_equal(one.image, shown[number])
+    slab = read_picture(content, frames=(0, 5))
+    np.testing.assert_array_equal(slab.image, shown.max(axis=0))
+    assert (slab.voi, slab.spacing, slab.remarks) == ("range", (0.07, 0.08), ())
+    assert slab.decoder == {JPEG_LL: "python-gdcm"}.get(syntax, ENCODINGS[syntax])
+
+
+def test_the_maximum_of_a_volume_is_the_brightest_as_shown(dicom: ModuleType) -> None:
+    frames = dicom.stack(3)
+    ds = dicom.volume(frames, PhotometricInterpretation="MONOCHROME1")
+    slab = read_picture(dicom.to_bytes(ds), frames=(0, 3))
+    shown = np.float32(1) - frames / np.float32(4095)
+    np.testing.assert_array_equal(slab.image, shown.max(axis=0))
+
+
+def test_a_blank_slice_is_no_blank_volume(dicom: ModuleType) -> None:
+    frames = dicom.stack(3)
+    frames[1] = 7
+    content = dicom.to_bytes(dicom.volume(frames))
+    slab = read_picture(content, frames=(0, 3))
+    np.testing.assert_array_equal(slab.image, frames.max(axis=0) / np.float32(4095))
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", J2K])
+@pytest.mark.parametrize("frames", [None, (0, 6), (5, 6)])
+def test_frames_that_are_not_declared_are_never_read(
+    dicom: ModuleType, syntax: str, frames: tuple[int, int] | None
+) -> None:
+    content = dicom.encoded(dicom.volume(dicom.stack(5)), syntax)
+    with pytest.raises(Rejected, match="Q_FRAMES at decode"):
+        read_picture(content, frames=frames)
+
+
+def test_a_volume_with_too_few_frames_is_never_filled_up(dicom: ModuleType) -> None:
+    whole = dicom.to_bytes(dicom.volume(dicom.stack(5)))
+    ds = dcmread(io.BytesIO(whole))
+    ds.PixelData = ds.PixelData[: -64 * 48 * 2]
+    with pytest.raises(Rejected, match="Q_TRUNCATED"):
+        read_picture(dicom.to_bytes(ds), frames=(0, 1))
+    ds = dcmread(io.BytesIO(dicom.encoded(dicom.volume(dicom.stack(5)), J2K)))
+    streams = list(generate_frames(ds.PixelData, number_of_frames=5))
+    for has_offsets in (True, False):
+        ds.PixelData = encapsulate(streams[:4], has_bot=has_offsets)
+        with pytest.raises(Rejected, match="Q_FRAMES"):
+            read_picture(dicom.to_bytes(ds), frames=(0, 1))
+
+
+def test_a_volume_of_absurd_size_is_refused_before_decoding(
+    dicom: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = dicom.to_bytes(dicom.volume(dicom.stack(5)))
+    monkeypatch.setattr(dicom_decode, "MAX_VOLUME_PIXELS", 4 * 64 * 48)
+    with pytest.raises(Rejected, match="Q_TOO_LARGE at decode"):
+        read_picture(content, frames=(0, 1))
+
+
 def test_corrupt_codestream(dicom: ModuleType) -> None:
     content = bytearray(dicom.encoded(dicom.dataset(), J2K))
     start = content.index(b"\xff\x4f\xff\x51")

@@ -14,6 +14,9 @@ from client.data.dicom_rules import age, classify, side_of, vendor, view_of
 
 PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
 TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
+PROJECTION = "1.2.840.10008.5.1.4.1.1.13.1.4"
+PROJECTION_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.13.1.5"
+CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def _facts(dicom: ModuleType, film: bool = False, **elements: Any) -> dict[str, Any]:
@@ -43,10 +46,13 @@ def _shared(side: str) -> Dataset:
 
 
 def test_plain_mammogram_gives_its_facts(dicom: ModuleType) -> None:
-    assert _facts(dicom, BreastImplantPresent="NO", WindowCenter=9, WindowWidth=9) == {
+    assert _facts(
+        dicom, BreastImplantPresent="NO", WindowCenter=900, WindowWidth=900
+    ) == {
         "laterality": "L",
         "view": "CC",
         "modality_kind": "FFDM",
+        "frames": 1,
         "intent": "presentation",
         "age_years": 57,
         "implant": 0,
@@ -107,9 +113,21 @@ def test_view_follows_the_order_of_elements(
     [
         ({"PresentationIntentType": "FOR PROCESSING"}, "X_PROCESSING"),
         ({"PresentationIntentType": None, "SOPClassUID": PROCESSING}, "X_PROCESSING"),
-        ({"SOPClassUID": TOMOSYNTHESIS}, "X_DBT"),
-        ({"NumberOfFrames": 12}, "X_DBT"),
-        ({"Modality": "CT", "ImageType": ["DERIVED", "PRIMARY", "TOMO"]}, "X_DBT"),
+        ({"SOPClassUID": PROJECTION}, "X_DBT"),
+        ({"SOPClassUID": PROJECTION_FOR_PROCESSING}, "X_DBT"),
+        (
+            {"NumberOfFrames": 9, "ImageType": ["ORIGINAL", "PRIMARY", "TOMO_PROJ"]},
+            "X_DBT",
+        ),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "TOMO"]}, "X_DBT"),
+        ({"NumberOfFrames": 12, "Modality": "US"}, "X_DBT"),
+        ({"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}, "X_NOT_MG"),
+        ({"SOPClassUID": CT, "Modality": "CT"}, "X_NOT_MG"),
+        (
+            {"SOPClassUID": TOMOSYNTHESIS, "PresentationIntentType": "FOR PROCESSING"},
+            "X_PROCESSING",
+        ),
+        ({"SOPClassUID": TOMOSYNTHESIS, "NumberOfFrames": 20_000}, "Q_FRAMES"),
         ({"ViewPosition": "SPOT CC"}, "X_SPOT"),
         ({"ViewCodeSequence": [_item("399162004", "399055006")]}, "X_SPOT"),
         ({"ViewCodeSequence": [_item("399162004", "R-102D6")]}, "X_MAG"),
@@ -156,11 +174,60 @@ def test_declared_film_accepts_secondary_captures(dicom: ModuleType) -> None:
     [
         ({"SeriesDescription": "L CC C-View"}, "SYNTH2D"),
         ({"ImageType": ["DERIVED", "PRIMARY", "GENERATED_2D"]}, "SYNTH2D"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"]}, "SYNTH2D"),
+        (
+            {
+                "SOPClassUID": TOMOSYNTHESIS,
+                "ImageType": ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"],
+            },
+            "SYNTH2D",
+        ),
+        ({"SOPClassUID": TOMOSYNTHESIS, "NumberOfFrames": 40}, "DBT"),
+        ({"NumberOfFrames": 12}, "DBT"),
+        ({"Modality": "CT", "ImageType": ["DERIVED", "PRIMARY", "TOMO"]}, "DBT"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOW_ENERGY"]}, "CESM_LE"),
     ],
 )
 def test_kind_of_image(dicom: ModuleType, elements: dict[str, Any], kind: str) -> None:
     assert _facts(dicom, **elements)["modality_kind"] == kind
+
+
+def test_number_of_frames_is_a_fact(dicom: ModuleType) -> None:
+    assert _facts(dicom, NumberOfFrames=12)["frames"] == 12
+
+
+def test_functional_groups_fill_in_what_the_top_level_leaves_out(
+    dicom: ModuleType,
+) -> None:
+    shared, frame = Dataset(), Dataset()
+    shared.FrameVOILUTSequence = [_window(1800, 900, "SIGMOID")]
+    frame.FrameVOILUTSequence = [_window(7, 7, "LINEAR")]
+    frame.PixelMeasuresSequence = [Dataset()]
+    frame.PixelMeasuresSequence[0].PixelSpacing = [0.1, 0.2]
+    frame.PixelMeasuresSequence[0].Rows = 1
+    frame.FrameAnatomySequence = _shared("R").FrameAnatomySequence
+    elements = {
+        "ImageLaterality": None,
+        "ImagerPixelSpacing": None,
+        "NumberOfFrames": 2,
+        "SharedFunctionalGroupsSequence": [shared],
+        "PerFrameFunctionalGroupsSequence": [frame, Dataset()],
+    }
+    header = header_of(dicom.dataset(**elements))
+    facts = classify(header)
+    assert (facts["laterality"], facts["voi_applied"]) == ("R", "sigmoid")
+    assert header.numbers["WindowCenter"] == [1800] and header.frames_described == 2
+    assert header.numbers["PixelSpacing"] == [0.1, 0.2]
+    assert header.integer("Rows", 0) == 64
+    own = header_of(dicom.dataset(**elements, WindowCenter=5, WindowWidth=6))
+    assert (own.number("WindowCenter"), own.number("WindowWidth")) == (5, 6)
+
+
+def _window(center: float, width: float, function: str) -> Dataset:
+    item = Dataset()
+    item.WindowCenter, item.WindowWidth = center, width
+    item.VOILUTFunction = function
+    return item
 
 
 def test_unknown_intent_is_accepted(dicom: ModuleType) -> None:

@@ -88,5 +88,13 @@ def test_fields_are_those_of_the_canonical_record() -> None:
     names = """row_id dataset site patient_key exam_key breast_key exam_order laterality
     view modality_kind intent cancer_pathology pathology_class birads birads_sub density
     label_level label_source split_official age_years implant vendor model machine
-    bits_stored photometric voi_applied status reason"""
+    bits_stored photometric voi_applied frames volume_key slice_order status reason"""
     assert list(FIELDS) == names.split()
+
+
+def test_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
+    write_manifest(tmp_path, manifest_frame([_row("a")]), _linkage("a"))
+    path = tmp_path / "manifest.parquet"
+    pd.read_parquet(path).drop(columns=["frames"]).to_parquet(path, index=False)
+    with pytest.raises(ManifestError, match="Import the archive again"):
+        read_manifest(tmp_path)

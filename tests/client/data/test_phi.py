@@ -13,6 +13,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict
 from pydicom.dataset import Dataset
 
 from client.data.cache import CacheError
+from client.data.manifest import read_manifest
 from client.data.site_data import import_site, prepare_site
 from common.plan import Preprocessing
 
@@ -82,9 +83,12 @@ def test_canary_stays_in_the_linkage(
     whole = dicom.to_bytes(_poison(dicom.dataset()))
     broken = dicom.to_bytes(_poison(dicom.dataset(dicom.phantom(seed=1))))
     broken = broken.replace(UID.encode(), UID[:-1].encode() + b"8")
+    volume = _poison(dicom.volume(dicom.stack(2)))
+    volume.SOPInstanceUID = UID + "9"
     for name, content in {
         "whole": whole,
         "short": broken[:-3000],
+        "volume": dicom.to_bytes(volume),
         "cut": whole[:1500],
         "report": whole.replace(b"CS\x02\x00MG", b"CS\x02\x00SR"),
     }.items():
@@ -93,11 +97,12 @@ def test_canary_stays_in_the_linkage(
     caplog.clear()
     recwarn.clear()
     counts = import_site("hospital", root.parent, site, "s", {"dataset": "test"}).counts
-    assert counts["files"] == 4
+    assert counts["files"] == 5
     with pytest.raises(CacheError) as caught:
         prepare_site(site, root.parent, Preprocessing(modalities=("SFM",)))
     snapshot = prepare_site(site, root.parent, Preprocessing(rows=32, columns=16))
     assert len(snapshot) == 1
+    assert read_manifest(site)["volume_key"].notna().sum() == 1
     outputs = {
         str(path.relative_to(site)): path.read_bytes()
         for path in site.rglob("*")

@@ -15,6 +15,7 @@ from client.data.dicom import read_picture
 from client.data.labels import label
 from client.data.manifest import read_linkage, read_manifest
 from client.data.site_data import import_site, prepare_site
+from client.data.snapshot import NothingToPrepareError
 from common.plan import Preprocessing, Target
 from tests.support.dicom_files import to_bytes
 
@@ -26,10 +27,12 @@ def _reasons(site: Path) -> dict[str, Any]:
 
 def test_every_sample_has_its_code(real_data: Path, tmp_path: Path) -> None:
     import_site("hospital", real_data / "dicom", tmp_path, "s", {"dataset": "nema"})
+    with pytest.raises(NothingToPrepareError, match="1 Q_FRAMES"):
+        prepare_site(tmp_path, real_data / "dicom", Preprocessing(modalities=("DBT",)))
     assert _reasons(tmp_path) == {
         "MG1_J2KI.dcm": "X_SECONDARY_CAPTURE",
         "MG1_JPLY.dcm": "X_SECONDARY_CAPTURE",
-        "jpeg2k_3d.dcm": "X_DBT",
+        "jpeg2k_3d.dcm": "Q_FRAMES",
     }
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from client.data.importers import Imported, ImporterError
-from client.data.importers.archive import Source
 from client.data.importers.cbis_cases import read_cases
 from client.data.importers.cbis_ddsm import import_archive
+from client.data.importers.files import Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target

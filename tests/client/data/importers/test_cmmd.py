@@ -13,8 +13,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from client.data.dicom import read_picture
-from client.data.importers.archive import Imported, ImporterError, Source
 from client.data.importers.cmmd import import_archive
+from client.data.importers.files import Imported, ImporterError, Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from client.data.importers import Imported, ImporterError, csaw_cc
-from client.data.importers.archive import Source
+from client.data.importers.files import Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target

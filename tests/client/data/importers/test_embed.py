@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from client.data.importers import Imported, ImporterError, embed
-from client.data.importers.archive import Source
 from client.data.importers.embed_tables import MODIFIER, read_exams, read_images
+from client.data.importers.files import Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
@@ -184,7 +184,7 @@ def test_files_are_found_whatever_folders_lie_between(
     assert imported.notes["files_unmatched"] == 0
 
 
-def test_kinds_are_told_apart_and_screens_and_tomosynthesis_excluded(
+def test_kinds_are_told_apart_and_screens_excluded(
     archive: Embed, pseudonymiser: Pseudonymiser
 ) -> None:
     kinds = {
@@ -193,7 +193,7 @@ def test_kinds_are_told_apart_and_screens_and_tomosynthesis_excluded(
             ("2D", "FFDM", None),
             ("C-view", "SYNTH2D", None),
             ("cview", "SYNTH2D", None),
-            ("3D", "DBT", "X_DBT"),
+            ("3D", "DBT", None),
             ("ROI_SSC", "FFDM", "X_SECONDARY_CAPTURE"),
             ("ROI_SS", "FFDM", "X_SECONDARY_CAPTURE"),
             ("other", "FFDM", None),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from client.data.importers import Imported, ImporterError, hospital
-from client.data.importers.archive import Source
+from client.data.importers.files import Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from client.data.site_data import read_options

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from client.data.importers import IMPORTERS, Imported, ImporterError, Source
-from client.data.importers.archive import decode_path, encode_path
+from client.data.importers.files import decode_path, encode_path
 from client.data.pseudonyms import Pseudonymiser
 
 OPTIONS: dict[str, Any] = {"dataset": "test"}

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from client.data.importers import Imported, ImporterError
-from client.data.importers.archive import Source
+from client.data.importers.files import Source
 from client.data.importers.inbreast import import_archive
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser

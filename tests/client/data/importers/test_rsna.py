@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from client.data.importers.archive import Imported, ImporterError, Source
+from client.data.importers.files import Imported, ImporterError, Source
 from client.data.importers.rsna import import_archive
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser

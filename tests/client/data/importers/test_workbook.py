@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.data.importers.archive import ImporterError
+from client.data.importers.files import ImporterError
 from client.data.importers.workbook import read_workbook
 
 LINES: list[list[Any]] = [
