@@ -13,24 +13,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from client.data.codes import REASONS
 from client.data.confirm import confirm_files
 from client.data.dicom_decode import decoder_versions
-from client.data.importers.files import decode_path
 from client.data.manifest import (
     parquet_bytes,
     read_linkage,
     read_manifest,
     write_manifest,
 )
-from client.data.slots import Slot, plan_slots, verdicts
+from client.data.prepare_job import Job, counted, plan_job
+from client.data.slots import verdicts
 from client.data.snapshot import (
     IMAGES_FILE,
     INDEX_DTYPES,
@@ -40,7 +39,6 @@ from client.data.snapshot import (
     CacheError,
     NothingToPrepareError,
     Snapshot,
-    cache_folder,
     index_digest,
     open_snapshot,
     preprocessing_facts,
@@ -56,19 +54,7 @@ __all__ = ["CacheError", "Progress", "Snapshot", "open_snapshot", "prepare"]
 Progress = Callable[[int, int], None]
 """Called with images done and images in total."""
 
-_CHUNK_BYTES = 16 * 1024**2
-_CHUNK_IMAGES = 64
 _WORKER = "client.data.prepare_worker"
-_TASK_FIELDS = {
-    "row_id": "row_id",
-    "source_path": "source",
-    "file_sha256": "sha256",
-    "file_size": "size",
-    "file_mtime_ns": "mtime_ns",
-    "reader": "reader",
-    "bits_stored": "bits",
-    "photometric": "photometric",
-}
 
 
 def prepare(
@@ -76,119 +62,88 @@ def prepare(
     archive_root: Path,
     preprocessing: Preprocessing,
     *,
+    also: Sequence[Preprocessing] = (),
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
     verify: bool = False,
 ) -> Snapshot:
     """Decode and preprocess a site's images into a memory map.
 
     A complete cache is confirmed and returned; without the archive it is only opened.
-    Files that fail are quarantined
-    with a code in the manifest; the next preparation with another preprocessing tries
-    them again.
+    Files that fail are quarantined with a code in the manifest; the next preparation
+    with another preprocessing tries them again.
 
     Parameters
     ----------
     site_folder : holds manifest and linkage; the cache goes to ``cache/`` below it
     archive_root : the archive that was imported
     preprocessing : of the plan
+    also : other sizes or crops to make from the same decoded pictures
     workers : processes; changes no byte of the result
-    progress : called at the start and after each chunk
+    progress : called at the start and after each block of pictures
     verify : of a complete cache hash every file and every image again
+
+    Returns
+    -------
+    The images prepared by ``preprocessing``; those of ``also`` wait to be opened.
 
     Raises
     ------
     NothingToPrepareError
         If nothing can be prepared.
     CacheError
-        If a complete cache was made from other files, or one of them has changed.
+        If a complete cache was made from other files, or one of them has changed; or
+        ``also`` asks for what needs another decoding.
     FolderBusyError
         If another preparation is running here.
     WorkerError
         If the workers cannot run at all.
     """
+    wanted = list(dict.fromkeys((preprocessing, *also)))
+    if any(_decoding(one) != _decoding(preprocessing) for one in also):
+        raise CacheError(
+            "Only sizes and crops can be made from one decoding: VOI, kinds of images "
+            "and slices must be the same."
+        )
     with locked(site_folder / "cache"):
-        job = _plan_job(site_folder, preprocessing)
-        if not (job.folder / SNAPSHOT_FILE).is_file():
+        jobs = [plan_job(site_folder, one) for one in wanted]
+        _require_same_files(jobs)
+        todo = [job for job in jobs if not (job.folder / SNAPSHOT_FILE).is_file()]
+        if todo:
             if not archive_root.is_dir():
                 raise CacheError(
                     f"No archive folder {archive_root}. Mount it, or say where it is."
                 )
-            _start(job)
-            _fill(job, archive_root, workers, progress)
-            _finish(job, site_folder)
+            for job in todo:
+                _start(job)
+            _fill(todo, archive_root, workers, progress)
+            for job in todo:
+                _finish(job, site_folder)
         elif archive_root.is_dir():
-            report = progress or (lambda done, total: None)
-            confirm_files(job.files, archive_root, verify=verify, progress=report)
-    snapshot = open_snapshot(site_folder, preprocessing)
-    if snapshot.facts["job"] != job.digest:
-        raise CacheError(
-            f"{job.folder} was prepared from other files than the manifest lists now. "
-            f"Delete {job.folder} and run prepare again."
-        )
+            files = jobs[0].files
+            confirm_files(files, archive_root, verify=verify, progress=progress)
+    snapshots = [open_snapshot(site_folder, one) for one in wanted]
     if verify:
-        snapshot.verify()
-    return snapshot
+        for snapshot in snapshots:
+            snapshot.verify()
+    return snapshots[0]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What has to be prepared: pictures of ``files`` fill the slots in order."""
-
-    folder: Path
-    preprocessing: Preprocessing
-    files: list[dict[str, Any]]
-    slots: list[Slot]
-
-    @property
-    def digest(self) -> str:
-        files = [[file["row_id"], file["sha256"]] for file in self.files]
-        slots = [[slot.files, slot.frames] for slot in self.slots]
-        return sha256_hex(canonical_json({"files": files, "slots": slots}))
-
-    @property
-    def unfinished(self) -> Path:
-        return self.folder / "unfinished"
-
-    @property
-    def image_bytes(self) -> int:
-        return 2 * self.preprocessing.rows * self.preprocessing.columns
-
-    @property
-    def chunk_size(self) -> int:
-        return max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // self.image_bytes))
-
-    @property
-    def chunks(self) -> int:
-        return -(-len(self.slots) // self.chunk_size)
-
-    def chunk(self, number: int) -> list[Slot]:
-        first = number * self.chunk_size
-        return self.slots[first : first + self.chunk_size]
-
-    def record(self, number: int) -> Path:
-        return self.unfinished / f"{number:06d}.json"
+def _decoding(preprocessing: Preprocessing) -> Preprocessing:
+    return replace(preprocessing, rows=1, columns=1, crop="none")
 
 
-def _plan_job(site_folder: Path, preprocessing: Preprocessing) -> _Job:
-    """List what the import accepted, also what a preparation had to quarantine since.
-
-    So the list, and with it every byte of the cache, depends on the import alone.
-    """
-    manifest, linkage = read_manifest(site_folder), read_linkage(site_folder)
-    rows = manifest.merge(linkage, on="row_id", validate="one_to_one")
-    accepted = (rows["status"] == "ok") | rows["stage"].str.startswith("prepare:")
-    wanted = rows["modality_kind"].isin(preprocessing.modalities)
-    chosen = rows[accepted.fillna(False).astype(bool) & wanted]
-    if chosen.empty:
-        raise NothingToPrepareError(_nothing_to_do(manifest, preprocessing))
-    tasks = chosen[list(_TASK_FIELDS)].rename(columns=_TASK_FIELDS)
-    files = json.loads(tasks.to_json(orient="records"))
-    slots = plan_slots(chosen, preprocessing)
-    return _Job(cache_folder(site_folder, preprocessing), preprocessing, files, slots)
+def _require_same_files(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        done = job.folder / SNAPSHOT_FILE
+        if done.is_file() and json.loads(done.read_bytes()).get("job") != job.digest:
+            raise CacheError(
+                f"{job.folder} was prepared from other files than the manifest lists "
+                f"now. Delete {job.folder} and run prepare again."
+            )
 
 
-def _start(job: _Job) -> None:
+def _start(job: Job) -> None:
     """Keep what an interrupted run of the same job left, else begin anew."""
     marker = job.unfinished / "job.json"
     content = canonical_json({"job": job.digest, "versions": decoder_versions()})
@@ -203,40 +158,47 @@ def _start(job: _Job) -> None:
 
 
 def _fill(
-    job: _Job, archive_root: Path, workers: int, progress: Progress | None
+    jobs: Sequence[Job], archive_root: Path, workers: int, progress: Progress
 ) -> None:
-    report = progress or (lambda done, total: None)
-    missing = [number for number in range(job.chunks) if not _is_done(job, number)]
-    done = len(job.slots) - sum(len(job.chunk(number)) for number in missing)
-    report(done, len(job.slots))
-    setup = {
-        "preprocessing": preprocessing_facts(job.preprocessing),
-        "images": str(job.unfinished / IMAGES_FILE),
-    }
-    tasks = [_task(job, number, archive_root) for number in missing]
-    for position, answer in run_tasks(_WORKER, setup, tasks, workers):
-        number = missing[position]
-        write_atomic(job.record(number), canonical_json(answer))
-        done += len(job.chunk(number))
-        report(done, len(job.slots))
-
-
-def _task(job: _Job, number: int, archive_root: Path) -> dict[str, Any]:
-    chunk = job.chunk(number)
-    used = sorted({file for slot in chunk for file in slot.files})
-    place = {file: position for position, file in enumerate(used)}
-    files = [
-        file | {"path": str(archive_root / decode_path(file["source"]))}
-        for file in map(job.files.__getitem__, used)
+    """Decode every picture once, for all jobs; their slots are the same."""
+    slots = len(jobs[0].slots)
+    size = max(job.chunk_size for job in jobs)
+    missing = [
+        block for block in range(-(-slots // size)) if not _is_done(jobs, block, size)
     ]
-    slots = [
-        {"files": [place[file] for file in slot.files], "frames": slot.frames}
-        for slot in chunk
+
+    def count(block: int) -> int:
+        return min(size, slots - block * size)
+
+    done = slots - sum(map(count, missing))
+    progress(done, slots)
+    outputs = [
+        {
+            "preprocessing": preprocessing_facts(job.preprocessing),
+            "images": str(job.unfinished / IMAGES_FILE),
+            "chunk_size": job.chunk_size,
+        }
+        for job in jobs
     ]
-    return {"offset": number * job.chunk_size, "files": files, "slots": slots}
+    tasks = [jobs[0].task(block, size, archive_root) for block in missing]
+    answers = run_tasks(_WORKER, {"outputs": outputs}, tasks, workers)
+    for position, answer in answers:
+        block = missing[position]
+        for job, chunks in zip(jobs, answer["outputs"], strict=True):
+            numbers = job.chunks_of(block, size)
+            for number, chunk in zip(numbers, chunks, strict=True):
+                write_atomic(job.record(number), canonical_json(chunk))
+        done += count(block)
+        progress(done, slots)
 
 
-def _is_done(job: _Job, number: int) -> bool:
+def _is_done(jobs: Sequence[Job], block: int, size: int) -> bool:
+    return all(
+        _stands(job, number) for job in jobs for number in job.chunks_of(block, size)
+    )
+
+
+def _stands(job: Job, number: int) -> bool:
     """Tell whether a chunk has its record, and its bytes are still those."""
     if not job.record(number).is_file():
         return False
@@ -247,7 +209,7 @@ def _is_done(job: _Job, number: int) -> bool:
     return bool(hashlib.sha256(content).hexdigest() == answer["sha256"])
 
 
-def _finish(job: _Job, site_folder: Path) -> None:
+def _finish(job: Job, site_folder: Path) -> None:
     """Write the verdicts to the manifest, then index and snapshot; repeatable."""
     answers = [json.loads(job.record(n).read_bytes()) for n in range(job.chunks)]
     entries = [entry for answer in answers for entry in answer["entries"]]
@@ -257,7 +219,7 @@ def _finish(job: _Job, site_folder: Path) -> None:
         shutil.rmtree(job.unfinished)  # the next call tries all files again
         counts = pd.Series([entry["code"] for entry in entries]).value_counts()
         raise NothingToPrepareError(
-            f"None of {len(entries)} images could be prepared: {_counted(counts)}."
+            f"None of {len(entries)} images could be prepared: {counted(counts)}."
         )
     preprocessing = preprocessing_facts(job.preprocessing)
     chunks = [answer["sha256"] for answer in answers]
@@ -284,7 +246,7 @@ def _finish(job: _Job, site_folder: Path) -> None:
     shutil.rmtree(job.unfinished)
 
 
-def _index(job: _Job, entries: list[dict[str, Any]]) -> pd.DataFrame:
+def _index(job: Job, entries: list[dict[str, Any]]) -> pd.DataFrame:
     rows = [
         entry
         | {
@@ -300,7 +262,7 @@ def _index(job: _Job, entries: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _update_manifest(
-    job: _Job, site_folder: Path, entries: list[dict[str, Any]]
+    job: Job, site_folder: Path, entries: list[dict[str, Any]]
 ) -> None:
     manifest, linkage = read_manifest(site_folder), read_linkage(site_folder)
     position = {row_id: place for place, row_id in enumerate(manifest["row_id"])}
@@ -331,20 +293,3 @@ def _link(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     target.hardlink_to(source)
     sync_folder(target.parent)
-
-
-def _nothing_to_do(manifest: pd.DataFrame, preprocessing: Preprocessing) -> str:
-    ready = manifest.loc[manifest["status"] == "ok", "modality_kind"].value_counts()
-    if len(ready):
-        return (
-            "No image is of a kind that the plan wants "
-            f"({', '.join(preprocessing.modalities)}); the site holds: "
-            f"{_counted(ready)}. Change preprocessing.modalities."
-        )
-    counts = manifest["reason"].value_counts()
-    meaning = "".join(f"\n  {code}: {REASONS[code]}" for code in counts.index)
-    return f"No image to prepare: {len(manifest)} files found.{meaning}"
-
-
-def _counted(counts: pd.Series) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -68,7 +68,7 @@ def check_site(
     archive_root: Path,
     *,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Check:
     """Decode everything usable once and look for problems.
 

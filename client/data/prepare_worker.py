@@ -1,4 +1,4 @@
-"""What one worker process does: read, decode and preprocess the files of one chunk.
+"""What one worker process does: read, decode and preprocess a block of pictures.
 
 A chunk is a run of neighbouring slots in the memory map. Its pixels are written and
 flushed here; the answer holds facts only. What goes wrong with a file becomes a code.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -24,45 +24,88 @@ from client.data.raster import read_raster
 from client.data.workers import serve
 from common.plan import Preprocessing
 
+_T = TypeVar("_T")
 
-def prepare_chunk(
+
+def prepare_block(
     setup: dict[str, Any], task: dict[str, Any], starting: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Fill one chunk of the memory map.
+    """Fill a run of slots in one memory map or several.
 
     Parameters
     ----------
-    setup : ``preprocessing`` (fields of the plan) and ``images`` (path of the map)
-    task : ``offset`` (first slot); ``files``, each with ``path``, ``sha256``,
-        ``reader``, ``bits``, ``photometric``, and ``lost`` after a death; and
-        ``slots``, each with ``files`` (their positions) and ``frames``
+    setup : ``outputs``, each with ``preprocessing`` (fields of the plan), ``images``
+        (path of the map) and ``chunk_size``; they differ in size and crop only
+    task : ``offset`` (first slot, at a chunk's border in every map); ``files``, each
+        with ``path``, ``sha256``, ``reader``, ``bits``, ``photometric``, and ``lost``
+        after a death; and ``slots``, each with ``files`` (positions) and ``frames``
     starting : called with the position of each file before it is touched
 
     Returns
     -------
-    ``sha256`` of the chunk's bytes and ``entries``, one per slot: its index fields; of
-    a rejected one, which is left 0: ``code``, ``stage`` and ``exception_type``
+    ``outputs``: of each map its chunks in order, with ``sha256`` of the chunk's bytes
+    and ``entries``, one per slot: its index fields; of a rejected one, which is left 0,
+    ``code``, ``stage`` and ``exception_type``
     """
     cv2.setNumThreads(1)
-    preprocessing = Preprocessing(**setup["preprocessing"])
     files, slots = task["files"], task["slots"]
-    shape = (len(slots), preprocessing.rows, preprocessing.columns)
-    chunk = np.zeros(shape, dtype="<u2")
-    entries = []
-    for position, slot in enumerate(slots):
-        pictures = _pictures(slot, files, preprocessing, starting)
-        try:
-            picture = reduce(brightest, pictures)
-            chunk[position], entry = _prepare(picture, preprocessing)
-        except Rejected as verdict:
-            entry = _rejected(verdict)
-        except BrokenPipeError:  # nobody listens any more: leave the slots alone
-            raise
-        except Exception as error:
-            entry = _rejected(Rejected("Q_STRUCTURE", "decode", type(error).__name__))
-        entries.append(entry)
-    _write(Path(setup["images"]), chunk, task["offset"])
-    return {"sha256": hashlib.sha256(chunk.data).hexdigest(), "entries": entries}
+    outputs = [_Output(one, task["offset"], len(slots)) for one in setup["outputs"]]
+    for slot in slots:
+        pictures = _pictures(slot, files, outputs[0].preprocessing, starting)
+        shown = _or_verdict(lambda: reduce(brightest, pictures))  # noqa: B023
+        for output in outputs:
+            output.take(shown)
+    return {"outputs": [output.chunks for output in outputs]}
+
+
+class _Output:
+    """One memory map, filled slot by slot and written chunk by chunk."""
+
+    def __init__(self, facts: dict[str, Any], offset: int, slots: int) -> None:
+        self.preprocessing = Preprocessing(**facts["preprocessing"])
+        self.chunks: list[dict[str, Any]] = []
+        self._images, self._size = Path(facts["images"]), int(facts["chunk_size"])
+        self._next, self._stop = offset, offset + slots
+        self._begin()
+
+    def _begin(self) -> None:
+        size = min(self._size, self._stop - self._next)
+        shape = (size, self.preprocessing.rows, self.preprocessing.columns)
+        self._chunk = np.zeros(shape, dtype="<u2")
+        self._entries: list[dict[str, Any]] = []
+
+    def take(self, shown: Picture | Rejected) -> None:
+        """Fill the next slot; the last one of a chunk has it written."""
+        if isinstance(shown, Picture):
+            picture = shown
+            prepared = _or_verdict(lambda: _prepare(picture, self.preprocessing))
+        else:
+            prepared = shown
+        if isinstance(prepared, Rejected):
+            self._entries.append(_rejected(prepared))
+        else:
+            self._chunk[len(self._entries)] = prepared[0]
+            self._entries.append(prepared[1])
+        if len(self._entries) < len(self._chunk):
+            return
+        _write(self._images, self._chunk, self._next)
+        digest = hashlib.sha256(self._chunk.data).hexdigest()
+        self.chunks.append({"sha256": digest, "entries": self._entries})
+        self._next += len(self._chunk)
+        if self._next < self._stop:
+            self._begin()
+
+
+def _or_verdict(step: Callable[[], _T]) -> _T | Rejected:
+    """Take one step with one picture; what goes wrong becomes its code."""
+    try:
+        return step()
+    except Rejected as verdict:
+        return verdict
+    except BrokenPipeError:  # nobody listens any more: leave the slots alone
+        raise
+    except Exception as error:
+        return Rejected("Q_STRUCTURE", "decode", type(error).__name__)
 
 
 def _pictures(
@@ -131,4 +174,4 @@ def _write(images: Path, chunk: np.ndarray, offset: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(prepare_chunk)
+    serve(prepare_block)

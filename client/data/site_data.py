@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ def prepare_site(
     archive_root: Path,
     preprocessing: Preprocessing,
     *,
+    also: Sequence[Preprocessing] = (),
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
     verify: bool = False,
 ) -> Snapshot:
     """Prepare an imported site; see `client.data.cache.prepare`."""
@@ -120,6 +121,7 @@ def prepare_site(
         site_folder,
         archive_root,
         preprocessing,
+        also=also,
         workers=workers,
         progress=progress,
         verify=verify,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -242,7 +243,7 @@ def crashing(file, *others):
     return read(file, *others)
 
 real._read = crashing
-serve(real.prepare_chunk)
+serve(real.prepare_block)
 """
     (tmp_path / "crashing_worker.py").write_text(worker)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -251,6 +252,52 @@ serve(real.prepare_chunk)
     site = _site(tmp_path, root)
     assert len(prepare(site, root, small)) == 3
     assert site_counts(site)["reason:Q_CRASH"] == 1
+
+
+def test_two_sizes_come_from_one_decoding_and_are_those_made_alone(
+    tmp_path: Path,
+    archive: Archive,
+    small: Preprocessing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = tmp_path / "reads"
+    worker = f"""
+from pathlib import Path
+from client.data import prepare_worker as real
+from client.data.workers import serve
+read = real._read
+
+def counting(*arguments):
+    with Path({str(reads)!r}).open("a") as stream:
+        stream.write(".")
+    return read(*arguments)
+
+real._read = counting
+serve(real.prepare_block)
+"""
+    (tmp_path / "counting_worker.py").write_text(worker)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(cache, "_WORKER", "counting_worker")
+    root = archive(70)
+    (root / "image0003").write_bytes((root / "image0003").read_bytes()[:-900])
+    large = Preprocessing(rows=1500, columns=700)  # 4 to a chunk, of the small ones 64
+    together, alone = _site(tmp_path, root, "together"), _site(tmp_path, root, "alone")
+    prepare(together, root, small, also=[large], workers=2)
+    assert len(reads.read_text()) == 70
+    for size in (small, large):
+        one, other = open_snapshot(together, size), prepare(alone, root, size)
+        assert one.hash == other.hash and len(one) == len(other) == 69
+    assert len(reads.read_text()) == 3 * 70
+    assert prepare(together, root, large, also=[small]).hash == other.hash
+
+
+def test_what_needs_another_decoding_is_refused(
+    tmp_path: Path, archive: Archive, small: Preprocessing
+) -> None:
+    root = archive(2)
+    site = _site(tmp_path, root)
+    with pytest.raises(CacheError, match="one decoding"):
+        prepare(site, root, small, also=[replace(small, voi="none")])
 
 
 def test_another_preprocessing_has_its_own_cache_and_keeps_the_first(
