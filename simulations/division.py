@@ -37,7 +37,7 @@ class Part:
         self._whole = whole
         self._positions = np.flatnonzero(chosen)
         self.rows = whole.rows[chosen].reset_index(drop=True)
-        self.folder = whole.folder
+        self.recipe = whole.recipe
         members = [whole.hash, *self.rows["row_id"]]
         self.hash = sha256_hex(canonical_json(members))
 

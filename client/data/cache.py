@@ -76,9 +76,10 @@ def prepare(
 ) -> Snapshot:
     """Decode and preprocess a site's images into a memory map.
 
-    A complete cache is opened and returned at once. Files that fail are quarantined
-    with a code in the manifest; the next preparation with another preprocessing tries
-    them again.
+    A complete cache is opened and returned at once. Patients who have withdrawn are
+    left out, in a cache next to the one that holds them. Files that fail are
+    quarantined with a code in the manifest; the next preparation with another
+    preprocessing tries them again.
 
     Parameters
     ----------
@@ -164,6 +165,7 @@ def _plan_job(site_folder: Path, preprocessing: Preprocessing) -> _Job:
     manifest, linkage = read_manifest(site_folder), read_linkage(site_folder)
     rows = manifest.merge(linkage, on="row_id", validate="one_to_one")
     accepted = (rows["status"] == "ok") | rows["stage"].str.startswith("prepare:")
+    accepted &= rows["status"] != "excluded"  # withdrawn since
     wanted = rows["modality_kind"].isin(preprocessing.modalities)
     chosen = rows.loc[accepted.fillna(False).astype(bool) & wanted, list(_TASK_FIELDS)]
     if chosen.empty:

@@ -75,7 +75,7 @@ NUMBERS = (
     "ImagerPixelSpacing",
     "PixelSpacing",
 )
-_SEQUENCES = (
+SEQUENCES = (
     "ViewCodeSequence",
     "ViewModifierCodeSequence",
     "SharedFunctionalGroupsSequence",
@@ -83,7 +83,7 @@ _SEQUENCES = (
     "ModalityLUTSequence",
     "VOILUTSequence",
 )
-_TAGS = [*TEXTS, *NUMBERS, *_SEQUENCES, "PixelData"]
+_TAGS = [*TEXTS, *NUMBERS, *SEQUENCES, "PixelData"]
 
 
 @dataclass(frozen=True)
