@@ -60,6 +60,7 @@ def write_model(
     role: str,
     thresholds: dict[str, float | None],
     synthetic: bool,
+    snapshot: str,
 ) -> str:
     """Write shared and own part together to ``<folder>/<plan>/<round>/``.
 
@@ -81,6 +82,7 @@ def write_model(
         thresholds=thresholds,
         unit=plan.target.unit,
         synthetic=synthetic,
+        snapshot=snapshot,
     )
     tensors = current.look(current.model.state_dict())
     return write_model_folder(folder / plan.id / str(round_), tensors, info, plan)

@@ -6,34 +6,33 @@ The same functions as at a hospital's node and in a simulation, see
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from client.data.cache import CacheError
-from client.data.check import Check, check_site, counts_by_field
-from client.data.check_page import write_check
-from client.data.codes import REASONS
-from client.data.importers import IMPORTERS, ImporterError
-from client.data.manifest import ManifestError, read_manifest
-from client.data.pseudonyms import SecretError
-from client.data.site_data import (
-    archive_of,
-    import_site,
-    prepare_site,
-    read_options,
-    status_counts,
+from client.commands.shared import (
+    CPUS,
+    Also,
+    Columns,
+    PlanFile,
+    Rows,
+    Verify,
+    check_folder,
+    counts_of,
+    import_folder,
+    other_sizes,
+    prepare_folder,
+    print_counts,
+    user_errors,
+    wanted_preprocessing,
 )
-from client.data.workers import WorkerError, describe
-from common.lock import FolderBusyError
-from common.plan import PlanError, Preprocessing, read_plan
+from client.data.check import counts_by_field
+from client.data.importers import IMPORTERS
+from client.data.manifest import read_manifest
+from client.data.site_data import archive_of, read_options
 from common.progress import View
 
 app = typer.Typer(
@@ -57,7 +56,6 @@ _Out = Annotated[Path, typer.Argument(metavar="OUT", help="the site's data folde
 _Archive = Annotated[
     Path | None, typer.Option(help="where the archive is now, if it has moved")
 ]
-_CPUS = os.cpu_count() or 1
 _Workers = Annotated[int, typer.Option(min=1, help="processes")]
 
 
@@ -82,13 +80,9 @@ def import_archive(
 ) -> None:
     """Read every file of an archive; nothing is written into it."""
     view = View()
-    with _user_errors():
+    with user_errors():
         settings = read_options(options) if options else {}
-        with view.bar(f"reading {importer}", 1) as bar:
-            summary = import_site(
-                importer, root, out, site or importer, settings, progress=bar.move
-            )
-        _print_counts(view, summary.counts)
+        summary = import_folder(view, importer, root, out, site or importer, settings)
         again = " It held exactly this already." if summary.repeated else ""
         view.say(f"Manifest: {out}.{again}")
         view.say(f"Next: mammo-data check {out}, then mammo-data prepare {out}")
@@ -98,67 +92,48 @@ def import_archive(
 def check(
     out: _Out,
     archive: _Archive = None,
-    workers: _Workers = _CPUS,
+    workers: _Workers = CPUS,
 ) -> None:
     """Decode every image once, small; write check.html, check.json, summary.json."""
-    view = View()
-    with _user_errors():
-        with view.bar("checking", 1) as bar:
-            result = check_site(
-                out, archive or archive_of(out), workers=workers, progress=bar.move
-            )
-        names = result.manifest["site"].unique()
-        page = write_check(out, result, str(names[0]) if len(names) else out.name)
-        _print_problems(view, result)
-        view.say(f"Page: {page} (shows images: it stays here)")
-        view.say(f"To share: {out / 'summary.json'} (counts in tens, none below ten)")
+    with user_errors():
+        check_folder(View(), out, archive or archive_of(out), workers)
 
 
 @app.command()
 def prepare(
     out: _Out,
-    plan: Annotated[
-        Path | None, typer.Option(help="plan whose preprocessing is wanted")
-    ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="without a plan")] = 128,
-    columns: Annotated[int, typer.Option(min=1, help="without a plan")] = 64,
+    plan: PlanFile = None,
+    rows: Rows = 128,
+    columns: Columns = 64,
     archive: _Archive = None,
-    workers: _Workers = _CPUS,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="hash all files and images again")
-    ] = False,
+    workers: _Workers = CPUS,
+    also: Also = None,
+    verify: Verify = False,
 ) -> None:
     """Decode, crop and resize; go on where an interrupted call stopped.
 
     A finished preparation is confirmed by the size and time of every file.
     """
-    view = View()
-    with _user_errors():
-        wanted = (
-            read_plan(plan).preprocessing
-            if plan
-            else Preprocessing(rows=rows, columns=columns)
+    with user_errors():
+        wanted = wanted_preprocessing(plan, rows, columns)
+        prepare_folder(
+            View(),
+            out,
+            archive or archive_of(out),
+            wanted,
+            workers,
+            also=other_sizes(wanted, also),
+            verify=verify,
         )
-        with view.bar("preparing", 1) as bar:
-            snapshot = prepare_site(
-                out,
-                archive or archive_of(out),
-                wanted,
-                workers=workers,
-                progress=bar.move,
-                verify=verify,
-            )
-        _print_counts(view, _counts(read_manifest(out)))
-        view.say(f"{len(snapshot)} images in {snapshot.folder}")
 
 
 @app.command()
 def show(out: _Out) -> None:
     """Tell what a site has: files by status and code, images by vendor, view, label."""
     view = View()
-    with _user_errors():
+    with user_errors():
         manifest = read_manifest(out)
-        _print_counts(view, _counts(manifest))
+        print_counts(view, counts_of(manifest))
         usable = manifest[manifest["status"] == "ok"]
         patients = usable["patient_key"].nunique()
         view.say(f"{len(usable)} usable images of {patients} patients")
@@ -168,70 +143,6 @@ def show(out: _Out) -> None:
 def main() -> None:
     """Run the command."""
     app()
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Show a user's mistake as one sentence, and a bug by type and place only.
-
-    The text of an exception may quote a header, a table or a path.
-    """
-    try:
-        yield
-    except (
-        CacheError,
-        FolderBusyError,
-        ImporterError,
-        ManifestError,
-        PlanError,
-        SecretError,
-        WorkerError,
-    ) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on.", err=True)
-        raise typer.Exit(130) from None
-    except OSError as error:
-        typer.echo(f"{type(error).__name__}: {error.strerror}.", err=True)
-        raise typer.Exit(2) from None
-    except typer.Exit:
-        raise
-    except Exception as error:
-        typer.echo(f"This is a bug of mammofed. {describe(error)}", err=True)
-        raise typer.Exit(1) from None
-
-
-def _counts(manifest: pd.DataFrame) -> dict[str, int]:
-    return {"files": len(manifest)} | status_counts(manifest)
-
-
-def _print_counts(view: View, counts: dict[str, int]) -> None:
-    grid = Table(box=None, show_header=False)
-    grid.add_column(justify="right")
-    grid.add_column()
-    grid.add_column(style="dim")
-    for name, count in counts.items():
-        code = name.removeprefix("reason:")
-        meaning = "" if code == name else REASONS[code]
-        words = code if code != name else name.replace("_", " ")
-        grid.add_row(str(count), words, escape(meaning))
-    view.console.print(grid)
-
-
-def _print_problems(view: View, result: Check) -> None:
-    view.say(", ".join(f"{count} {name}" for name, count in result.counts.items()))
-    grid = Table(box=None, show_header=False)
-    for problem in result.problems:
-        style = {"error": "red", "warning": "yellow", "note": "dim"}[problem.severity]
-        grid.add_row(
-            problem.severity,
-            str(problem.count),
-            problem.code,
-            escape(f"{problem.what}. {problem.remedy}"),
-            style=style,
-        )
-    view.console.print(grid)
 
 
 def _values(images: pd.DataFrame) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 
 from common.records import (
     ARRAYS,
@@ -22,8 +22,8 @@ from common.records import (
 )
 
 
-def pack_reply(reply: Reply, message: Message) -> Message:
-    """Build the reply to a message from what the session computed.
+def content_of(reply: Reply) -> RecordDict:
+    """Pack what a reply may carry.
 
     Raises
     ------
@@ -33,8 +33,18 @@ def pack_reply(reply: Reply, message: Message) -> Message:
     """
     if reply.shared and not ARRAYS[reply.kind]:
         raise WireError(f"a {reply.kind} reply carries no tensors")
-    content = encode(reply.fields, pack_tensors(reply.shared), REPLY_FIELDS[reply.kind])
-    return Message(content, reply_to=message)
+    return encode(reply.fields, pack_tensors(reply.shared), REPLY_FIELDS[reply.kind])
+
+
+def pack_reply(reply: Reply, message: Message) -> Message:
+    """Build the reply to a message from what the session computed.
+
+    Raises
+    ------
+    WireError
+        As `content_of`.
+    """
+    return Message(content_of(reply), reply_to=message)
 
 
 def pack_refusal(code: Code, message: Message) -> tuple[Message, str]:

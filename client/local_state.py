@@ -11,16 +11,21 @@ for the model's parts, ``optimizer`` for the optimiser's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from common.atomic import write_atomic
+from common.canonical import canonical_json
 from common.checkpoint import CheckpointError, Tensors, read_tensors, write_tensors
 from common.records import Code, Refusal
 
 OPTIMIZER = "optimizer"
+_SNAPSHOTS = "snapshots.json"
+_ROUNDS = "round-*.safetensors"
 _OWNER_ONLY = 0o600
 
 
@@ -50,12 +55,14 @@ class LocalState:
     folder : of this site; made when missing
     run : our own run id, not Flower's, so that a resumed run finds its state
     plan_hash : generations of another plan are never read
+    snapshot : hash of the images that this session trains on
     """
 
-    def __init__(self, folder: Path, run: str, plan_hash: str) -> None:
+    def __init__(self, folder: Path, run: str, plan_hash: str, snapshot: str) -> None:
         self._folder = folder / run / plan_hash[:12]
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._plan_hash = plan_hash
+        self._snapshot = snapshot
         self._latest: Generation | None = None
 
     def write(self, generation: Generation, parts: Mapping[str, str]) -> None:
@@ -66,6 +73,7 @@ class LocalState:
         generation : to store; an older file of the same round is replaced
         parts : compartment of each local tensor
         """
+        self._record_snapshot(generation.round)
         named = {f"{parts[k]}/{k}": v for k, v in generation.tensors.items()}
         named |= {f"{OPTIMIZER}/{k}": v for k, v in generation.optimizer.items()}
         metadata = {
@@ -115,9 +123,64 @@ class LocalState:
 
     def keep_only(self, rounds: Collection[int]) -> None:
         """Delete the generations of every round but these."""
-        for path in self._folder.glob("round-*.safetensors"):
-            if int(path.stem.removeprefix("round-")) not in rounds:
+        for path in self._folder.glob(_ROUNDS):
+            if _round_of(path) not in rounds:
                 path.unlink()
+
+    def _record_snapshot(self, round_: int) -> None:
+        """Note since which round these images are used; generations are deleted."""
+        path = self._folder / _SNAPSHOTS
+        record = _read_record(path)
+        if not record or record[-1][1] != self._snapshot:
+            record.append((round_, self._snapshot))
+            write_atomic(path, canonical_json(record), _OWNER_ONLY)
 
     def _path(self, round_: int) -> Path:
         return self._folder / f"round-{round_:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Used:
+    """Rounds of a run that trained on one snapshot.
+
+    Attributes
+    ----------
+    run, plan : as the site's folders name them: the run's id, 12 digits of the plan
+    first, last : rounds; an answer of `last` may not have been counted
+    snapshot : hash of the images; empty where an older version did not record it
+    """
+
+    run: str
+    plan: str
+    first: int
+    last: int
+    snapshot: str
+
+
+def used_rounds(state: Path) -> list[Used]:
+    """List what the runs of a site trained on, from their records.
+
+    Parameters
+    ----------
+    state : the site's folder of local state; need not exist
+    """
+    found = []
+    for folder in sorted({path.parent for path in state.glob(f"*/*/{_ROUNDS}")}):
+        latest = max(_round_of(path) for path in folder.glob(_ROUNDS))
+        record = _read_record(folder / _SNAPSHOTS) or [(1, "")]
+        ends = [first - 1 for first, _ in record[1:]] + [latest]
+        found += [
+            Used(folder.parent.name, folder.name, first, last, snapshot)
+            for (first, snapshot), last in zip(record, ends, strict=True)
+        ]
+    return found
+
+
+def _read_record(path: Path) -> list[tuple[int, str]]:
+    if not path.is_file():
+        return []
+    return [(int(first), str(hash_)) for first, hash_ in json.loads(path.read_bytes())]
+
+
+def _round_of(path: Path) -> int:
+    return int(path.stem.removeprefix("round-"))

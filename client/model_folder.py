@@ -28,6 +28,8 @@ class ModelInfo:
     ----------
     thresholds : operating point of each population, None without one
     role : ``selected`` or ``last``; a round that is both says ``selected``
+    snapshot : hash of the images it was trained and tested on; empty where an older
+        version did not record it
     """
 
     plan: str
@@ -42,6 +44,7 @@ class ModelInfo:
     thresholds: dict[str, float | None]
     unit: str
     synthetic: bool
+    snapshot: str = ""
 
 
 def write_model_folder(

@@ -274,6 +274,7 @@ class SiteSession:
             role=role,
             thresholds=thresholds,
             synthetic=self._synthetic,
+            snapshot=self._dataset.hash,
         )
         validation = scores[scores["part"] == VALIDATION]
         return Reply(
@@ -308,7 +309,9 @@ class SiteSession:
 
     def _state(self, run: str) -> LocalState:
         if run not in self._states:
-            self._states[run] = LocalState(self._folders.state, run, self._plan.hash)
+            self._states[run] = LocalState(
+                self._folders.state, run, self._plan.hash, self._dataset.hash
+            )
         return self._states[run]
 
 

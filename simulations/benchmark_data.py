@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -97,7 +96,7 @@ class MemoryHospital:
     def __init__(self, site: str, size: tuple[int, int]) -> None:
         self._made_from = (site, size)
         self.hash = _key(f"images of {site}")
-        self.folder = Path("memory")
+        self.recipe = "memory"
         patients = enumerate(_patient_keys(site))
         self.rows = manifest_frame(
             [row for number, key in patients for row in _images(site, key, number)]

@@ -39,7 +39,7 @@ class Part:
         self.rows = whole.rows[chosen].reset_index(drop=True)
         mine = whole.beside["patient_key"].isin(patients)
         self.beside = whole.beside[mine].reset_index(drop=True)
-        self.folder = whole.folder
+        self.recipe = whole.recipe
         members = [whole.hash, *self.rows["row_id"]]
         self.hash = sha256_hex(canonical_json(members))
 

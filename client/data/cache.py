@@ -70,8 +70,9 @@ def prepare(
     """Decode and preprocess a site's images into a memory map.
 
     A complete cache is confirmed and returned; without the archive it is only opened.
-    Files that fail are quarantined with a code in the manifest; the next preparation
-    with another preprocessing tries them again.
+    Patients who have withdrawn are left out, in a cache next to the one that holds
+    them. Files that fail are quarantined with a code in the manifest; the next
+    preparation with another preprocessing tries them again.
 
     Parameters
     ----------

@@ -30,6 +30,7 @@ REASONS: dict[str, str] = {
     "X_8BIT": "8-bit or colour raster; accept with allow_8bit: true",
     "X_ROI": "crop or mask of a lesion, not a mammogram",
     "X_OTHER_SITE": "not known to be of the site that the option site_id names",
+    "X_WITHDRAWN": "the patient has withdrawn; in no new snapshot",
     "Q_NOT_DICOM": "no DICOM preamble and file meta information",
     "Q_NO_SYNTAX": "the file does not name its transfer syntax",
     "Q_TRUNCATED": "fewer pixels than the header declares",

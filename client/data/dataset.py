@@ -14,8 +14,8 @@ from torch import Tensor
 from client.data.augmentation import augment
 from client.data.cache import Snapshot
 from client.data.labels import label
+from client.data.snapshot import joint_hash
 from client.data.split import assign_split
-from common.canonical import sha256_hex
 from common.plan import Augmentation, Plan, Work
 from common.records import Code, Refusal
 
@@ -42,12 +42,12 @@ class SiteDataset:
     @property
     def hash(self) -> str:
         """Identity of all snapshots together."""
-        return sha256_hex("".join(s.hash for s in self.snapshots.values()).encode())
+        return joint_hash(s.hash for s in self.snapshots.values())
 
     @property
     def recipe(self) -> str:
         """Hash of the preprocessing, the same for all snapshots of a plan."""
-        return next(iter(self.snapshots.values())).folder.name
+        return next(iter(self.snapshots.values())).recipe
 
     def select(self, part: str, *, labelled: bool = True) -> np.ndarray:
         """Return row numbers (int64, ascending) of one part."""

@@ -78,7 +78,7 @@ NUMBERS = (
     "ImagerPixelSpacing",
     "PixelSpacing",
 )
-_SEQUENCES = (
+SEQUENCES = (
     "ViewCodeSequence",
     "ViewModifierCodeSequence",
     "SharedFunctionalGroupsSequence",
@@ -93,7 +93,7 @@ _IN_GROUPS = {
 }
 """Functional group -> what it holds in place of the top level (PS3.3 C.7.6.16)."""
 
-_TAGS = [*TEXTS, *NUMBERS, *_SEQUENCES, "PixelData"]
+_TAGS = [*TEXTS, *NUMBERS, *SEQUENCES, "PixelData"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from client.data.codes import REASONS
+from client.data.withdrawn import read_withdrawn
 from common.atomic import write_atomic
 
 MANIFEST_FILE = "manifest.parquet"
@@ -184,10 +185,15 @@ def write_manifest(folder: Path, manifest: pd.DataFrame, linkage: pd.DataFrame) 
 def read_manifest(folder: Path) -> pd.DataFrame:
     """Read the manifest of a site folder, with the dtypes of `FIELDS`.
 
+    Every row of a patient who has withdrawn is excluded with ``X_WITHDRAWN``, whatever
+    the file says: so the next preparation, check and list leave the patient out.
+
     Raises
     ------
     ManifestError
         If there is none, or it was written by another version.
+    WithdrawnError
+        If the list of withdrawn patients is damaged.
     """
     manifest = _read(folder / MANIFEST_FILE)
     if list(manifest.columns) != list(FIELDS):
@@ -196,6 +202,11 @@ def read_manifest(folder: Path) -> pd.DataFrame:
             "Import the archive again, into a new folder."
         )
     manifest = _typed(manifest)
+    gone = manifest["patient_key"].isin(read_withdrawn(folder))
+    manifest = manifest.assign(
+        status=manifest["status"].mask(gone, "excluded"),
+        reason=manifest["reason"].mask(gone, "X_WITHDRAWN"),
+    )
     check_manifest(manifest)
     return manifest
 

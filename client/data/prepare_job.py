@@ -100,6 +100,7 @@ def plan_job(site_folder: Path, preprocessing: Preprocessing) -> Job:
     manifest, linkage = read_manifest(site_folder), read_linkage(site_folder)
     rows = manifest.merge(linkage, on="row_id", validate="one_to_one")
     accepted = (rows["status"] == "ok") | rows["stage"].str.startswith("prepare:")
+    accepted &= rows["status"] != "excluded"  # withdrawn since
     wanted = rows["modality_kind"].isin(preprocessing.modalities)
     chosen = rows[accepted.fillna(False).astype(bool) & wanted]
     if chosen.empty:

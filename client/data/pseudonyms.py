@@ -99,6 +99,22 @@ def site_secret(
     return secret
 
 
+def stored_secret(folder: Path) -> bytes:
+    """Load the site's secret; never draw one, which would know no patient.
+
+    Raises
+    ------
+    SecretError
+        If there is none, or it is malformed or readable by others.
+    """
+    if not (folder / SECRET_FILE).is_file():
+        raise SecretError(
+            f"No {SECRET_FILE} in {folder}. Import the archive first, or restore the "
+            "file from your backup."
+        )
+    return _read(folder / SECRET_FILE)
+
+
 def _read(path: Path) -> bytes:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise SecretError(f"{path} can be read by others. Do: chmod 600 {path}")

@@ -21,12 +21,13 @@ from client.data.importers import IMPORTERS, Imported, ImporterError, Source
 from client.data.manifest import SLUG, parquet_bytes, read_manifest, write_manifest
 from client.data.pseudonyms import Pseudonymiser, site_secret
 from client.data.snapshot import Snapshot
+from client.data.withdrawn import read_withdrawn
 from common.atomic import write_atomic
 from common.canonical import canonical_json, sha256_hex
 from common.plan import Preprocessing
 
 IMPORT_FILE = "import.json"
-_WHEREABOUTS = "linkage.json"  # a path may name a patient: part of the linkage
+WHEREABOUTS_FILE = "linkage.json"  # a path may name a patient: part of the linkage
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def import_site(
     if done.is_file():
         _refuse_other(json.loads(done.read_bytes()), facts, site_folder)
     whereabouts = json.dumps({"archive": str(archive_root.resolve())}).encode()
-    write_atomic(site_folder / _WHEREABOUTS, whereabouts, mode=0o600)
+    write_atomic(site_folder / WHEREABOUTS_FILE, whereabouts, mode=0o600)
     if done.is_file():
         return ImportSummary(counts, repeated=True)
     write_manifest(site_folder, imported.manifest, imported.linkage)
@@ -136,7 +137,7 @@ def archive_of(site_folder: Path) -> Path:
     ImporterError
         If nothing was imported.
     """
-    path = site_folder / _WHEREABOUTS
+    path = site_folder / WHEREABOUTS_FILE
     if not path.is_file():
         raise ImporterError(f"{site_folder} holds no import. Run mammo-data import.")
     return Path(json.loads(path.read_bytes())["archive"])
@@ -158,7 +159,7 @@ def status_counts(manifest: pd.DataFrame) -> dict[str, int]:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Read an importer's options from YAML.
+    """Read an importer's options from YAML; a site's settings hold some too.
 
     Raises
     ------
@@ -173,7 +174,8 @@ def read_options(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(options, dict):
         raise ImporterError(f"{path} must hold a mapping of option to value.")
-    return options
+    nested = options.get("options")
+    return nested if isinstance(nested, dict) else options
 
 
 def _synthetic_secret(archive_root: Path) -> bytes:
@@ -201,9 +203,15 @@ def _refuse_other(
     stored: dict[str, Any], facts: dict[str, Any], site_folder: Path
 ) -> None:
     if stored["digest"] != facts["digest"]:
+        withdrawn = len(read_withdrawn(site_folder))
+        again = (
+            f" {withdrawn} patients have withdrawn here: withdraw them there again."
+            if withdrawn
+            else ""
+        )
         raise ImporterError(
             f"{site_folder} already holds another import ({stored['counts']['files']} "
             f"files, importer {stored['importer']}); the archive, the table or the "
             f"options have changed ({facts['counts']['files']} files now). Import into "
-            "a new site folder, or delete this one."
+            f"a new site folder, or delete this one.{again}"
         )

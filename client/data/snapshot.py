@@ -1,15 +1,17 @@
 """The finished cache: what training reads, and how it proves to be the right one.
 
-A folder ``cache/<hash12>/`` holds ``images.u16`` (uint16, little endian, C order
-[slot, row, column]), ``index.parquet`` (one row per image, with its slot) and
+A folder below ``cache/`` holds ``images.u16`` (uint16, little endian, C order [slot,
+row, column]), ``index.parquet`` (one row per image, with its slot) and
 ``snapshot.json``, which is written last: where it stands, the cache is complete. Files
-that could not be decoded leave a slot of zeros without an index row.
+that could not be decoded leave a slot of zeros without an index row. A withdrawal makes
+a new folder necessary; the one before stays, because a run may have pinned it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from client.data.manifest import read_manifest
+from client.data.withdrawn import read_withdrawn
 from common.canonical import canonical_json, sha256_hex
 from common.plan import Preprocessing
 
@@ -25,6 +28,7 @@ IMAGES_FILE = "images.u16"
 INDEX_FILE = "index.parquet"
 SNAPSHOT_FILE = "snapshot.json"
 SCHEMA = 2
+_DIGITS = 12
 
 INDEX_DTYPES = {
     "slot": "int64",
@@ -89,6 +93,11 @@ class Snapshot:
         preprocessing = facts["preprocessing"]
         self._shape = (facts["slots"], preprocessing["rows"], preprocessing["columns"])
         self._images: np.ndarray | None = None
+
+    @property
+    def recipe(self) -> str:
+        """Hash of the preprocessing alone, 12 digits: the same at every site."""
+        return str(self.facts["preprocessing_sha256"])[:_DIGITS]
 
     def __len__(self) -> int:
         """Count the images."""
@@ -159,9 +168,20 @@ def preprocessing_facts(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def cache_folder(site_folder: Path, preprocessing: Preprocessing) -> Path:
-    """Name the folder of one preprocessing: the first 12 digits of its hash."""
+    """Name the folder of one preprocessing: the first 12 digits of its hash.
+
+    Where patients have withdrawn, 8 digits of the hash of their pseudonyms follow.
+    """
     digest = sha256_hex(canonical_json(preprocessing_facts(preprocessing)))
-    return site_folder / "cache" / digest[:12]
+    name = digest[:_DIGITS]
+    if withdrawn := read_withdrawn(site_folder):
+        name += f"-{sha256_hex(canonical_json(withdrawn))[:8]}"
+    return site_folder / "cache" / name
+
+
+def joint_hash(hashes: Iterable[str]) -> str:
+    """Identify several snapshots together; what a site tells at the handshake."""
+    return sha256_hex("".join(hashes).encode())
 
 
 def index_digest(index: pd.DataFrame) -> str:

@@ -107,7 +107,7 @@ def test_a_bug_is_told_without_any_value(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("CANARY")
 
-    monkeypatch.setattr("client.data_command.import_site", broken)
+    monkeypatch.setattr("client.commands.shared.import_site", broken)
     code, said = _run("import", "hospital", tmp_path, tmp_path / "out")
     assert code == 1 and "KeyError at" in said and "CANARY" not in said
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.local_state import Generation, LocalState
+from client.local_state import Generation, LocalState, Used, used_rounds
 from common.records import Code, Refusal
 
 PARTS = {"bn.weight": "norm_affine", "bn.num_batches_tracked": "norm_stats"}
@@ -21,8 +21,8 @@ def generation(round_: int) -> Generation:
     return Generation(round_, "base", tensors, {"w/exp_avg": np.ones(2, np.float32)})
 
 
-def reopened(folder: Path, plan: str = "p" * 64) -> LocalState:
-    return LocalState(folder, "run", plan)
+def reopened(folder: Path, plan: str = "p" * 64, snapshot: str = "s") -> LocalState:
+    return LocalState(folder, "run", plan, snapshot)
 
 
 def test_a_generation_survives_the_process(tmp_path: Path) -> None:
@@ -82,3 +82,18 @@ def test_fixed_tensors_are_kept_by_stage(tmp_path: Path) -> None:
     reopened(tmp_path).write_fixed("head", {"trunk.weight": np.ones(3, np.float32)})
     assert reopened(tmp_path).read_fixed("head").keys() == {"trunk.weight"}
     assert reopened(tmp_path).read_fixed("other") == {}
+
+
+def test_rounds_are_listed_by_the_images_that_they_used(tmp_path: Path) -> None:
+    state = reopened(tmp_path)
+    state.write(generation(1), PARTS)
+    state.write(generation(2), PARTS)
+    later = reopened(tmp_path, snapshot="t")
+    later.write(generation(3), PARTS)
+    later.write(generation(4), PARTS)
+    later.keep_only({4})
+    assert used_rounds(tmp_path) == [
+        Used("run", "p" * 12, 1, 2, "s"),
+        Used("run", "p" * 12, 3, 4, "t"),
+    ]
+    assert used_rounds(tmp_path / "nowhere") == []

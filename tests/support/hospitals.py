@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class MemorySnapshot:
     ) -> None:
         random = np.random.default_rng(int(_key(site)[:8], 16))
         self.hash = _key(f"snapshot {site}")
-        self.folder = Path("recipe")
+        self.recipe = "recipe"
         shape = (patients * 4, *size)
         self._pixels = random.integers(2000, 30_000, shape, dtype=np.uint16)
         self._pixels += random.integers(0, 20_000, dtype=np.uint16)

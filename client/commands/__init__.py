@@ -1,0 +1,1 @@
+"""What people type: the verbs of ``mammo-client``, and what they share."""

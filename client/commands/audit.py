@@ -1,0 +1,55 @@
+"""``mammo-client audit``: prove by trial what this installation does."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+
+from client.commands.shared import Chosen, settings_of, user_errors
+from common.progress import View
+
+if TYPE_CHECKING:
+    from client.phi_audit import Audit
+
+
+def phi(context: typer.Context) -> None:
+    """Plant identifiers everywhere in a made-up archive; search all that comes of it.
+
+    Nothing of the site itself is read or written. Exits with 1 if one was found.
+    """
+    view = View()
+    chosen: Chosen = context.obj
+    with user_errors():
+        if chosen.site:
+            settings_of(context)
+        from client.phi_audit import audit  # torch takes seconds, for this verb only
+
+        with tempfile.TemporaryDirectory(prefix="mammofed-audit-") as folder:
+            result = audit(Path(folder), lambda step: view.say(f"{step} ..."))
+        _print(view, result)
+    if result.found:
+        raise typer.Exit(1)
+
+
+def _print(view: View, result: Audit) -> None:
+    grid = Table(box=None, title="planted", title_justify="left")
+    grid.add_column("places", justify="right")
+    grid.add_column("kind")
+    for kind, count in sorted(result.places.items()):
+        grid.add_row(str(count), kind)
+    view.console.print(grid)
+    view.say(
+        f"{sum(result.places.values())} places in {result.planted} files. Searched: "
+        f"{result.files} files and their names, {result.messages} messages, "
+        f"{result.said} log lines, warnings, errors and outputs."
+    )
+    if not result.found:
+        view.say("Found nowhere outside the original files and linkage.")
+        return
+    view.say("FOUND. Stop, and report it:")
+    for artefact, kind in result.found:
+        view.say(f"  {kind} in {artefact}")

@@ -1,0 +1,77 @@
+"""``mammo-client check`` and ``prepare``: a site's archive becomes prepared images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from client.commands.shared import (
+    CPUS,
+    Also,
+    Columns,
+    PlanFile,
+    Rows,
+    Verify,
+    check_folder,
+    import_folder,
+    other_sizes,
+    prepare_folder,
+    settings_of,
+    user_errors,
+    wanted_preprocessing,
+)
+from client.data.site_data import IMPORT_FILE
+from client.site import Site
+from common.progress import View
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="processes; default: as the settings say")
+]
+
+
+def check(context: typer.Context, workers: Workers = None) -> None:
+    """Decode every image once, small: what is wrong, what to do, a page to look at."""
+    view = View()
+    with user_errors():
+        site = settings_of(context)
+        _import_once(view, site)
+        check_folder(view, site.folder, site.archive, workers or site.workers or CPUS)
+
+
+def prepare(
+    context: typer.Context,
+    plan: PlanFile = None,
+    rows: Rows = 128,
+    columns: Columns = 64,
+    workers: Workers = None,
+    also: Also = None,
+    verify: Verify = False,
+) -> None:
+    """Decode, crop and resize; go on where an interrupted call stopped.
+
+    A finished preparation is confirmed by the size and time of every file.
+    """
+    view = View()
+    with user_errors():
+        site = settings_of(context)
+        wanted = wanted_preprocessing(plan, rows, columns)
+        _import_once(view, site)
+        prepare_folder(
+            view,
+            site.folder,
+            site.archive,
+            wanted,
+            workers or site.workers or CPUS,
+            also=other_sizes(wanted, also),
+            verify=verify,
+        )
+
+
+def _import_once(view: View, site: Site) -> None:
+    if (site.folder / IMPORT_FILE).is_file():
+        return
+    view.say("Nothing is imported yet: the archive is read first.")
+    import_folder(
+        view, site.importer, site.archive, site.folder, site.site, site.options
+    )

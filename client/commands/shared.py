@@ -1,0 +1,231 @@
+"""What ``mammo-data`` and ``mammo-client`` share: steps on a folder, and how they look.
+
+Both turn an archive into prepared images with these functions; one takes its settings
+from the command line, the other from the site's file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from client.data.cache import CacheError
+from client.data.check import Check, check_site
+from client.data.check_page import write_check
+from client.data.codes import REASONS
+from client.data.importers import ImporterError
+from client.data.manifest import ManifestError, read_manifest
+from client.data.pseudonyms import SecretError
+from client.data.site_data import (
+    ImportSummary,
+    import_site,
+    prepare_site,
+    status_counts,
+)
+from client.data.snapshot import cache_folder
+from client.data.withdrawn import UnknownPatientError, WithdrawnError
+from client.data.workers import WorkerError, describe
+from client.site import Site, SiteError, known_sites, read_site
+from common.lock import FolderBusyError
+from common.plan import PlanError, Preprocessing, read_plan
+from common.progress import View
+
+CPUS = os.cpu_count() or 1
+
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", help="plan whose preprocessing is wanted")
+]
+Rows = Annotated[int, typer.Option(min=1, help="without a plan")]
+Columns = Annotated[int, typer.Option(min=1, help="without a plan")]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also", metavar="ROWSxCOLUMNS", help="a further size from the same decoding"
+    ),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="hash all files and images again")
+]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which site a ``mammo-client`` is for, and where its settings are."""
+
+    site: str
+    config_dir: Path
+
+
+def settings_of(context: typer.Context) -> Site:
+    """Read the settings of the chosen site.
+
+    Raises
+    ------
+    SiteError
+        If none was chosen, or as `client.site.read_site`.
+    """
+    chosen: Chosen = context.obj
+    if not chosen.site:
+        raise SiteError(
+            "Which site? Type mammo-client --site NAME, then the verb. "
+            + known_sites(chosen.config_dir)
+        )
+    return read_site(chosen.config_dir, chosen.site)
+
+
+def import_folder(
+    view: View,
+    importer: str,
+    root: Path,
+    out: Path,
+    site: str,
+    options: Mapping[str, Any],
+) -> ImportSummary:
+    """Import an archive, and tell what was found in it."""
+    with view.bar(f"reading {importer}", 1) as bar:
+        summary = import_site(importer, root, out, site, options, progress=bar.move)
+    print_counts(view, summary.counts)
+    return summary
+
+
+def check_folder(view: View, out: Path, archive: Path, workers: int) -> None:
+    """Check what was imported, and tell the problems."""
+    with view.bar("checking", 1) as bar:
+        result = check_site(out, archive, workers=workers, progress=bar.move)
+    names = result.manifest["site"].unique()
+    page = write_check(out, result, str(names[0]) if len(names) else out.name)
+    _print_problems(view, result)
+    view.say(f"Page: {page} (shows images: it stays here)")
+    view.say(f"To share: {out / 'summary.json'} (counts in tens, none below ten)")
+
+
+def prepare_folder(
+    view: View,
+    out: Path,
+    archive: Path,
+    wanted: Preprocessing,
+    workers: int,
+    *,
+    also: Sequence[Preprocessing] = (),
+    verify: bool = False,
+) -> None:
+    """Prepare what was imported, and tell what became of every file."""
+    with view.bar("preparing", 1) as bar:
+        snapshot = prepare_site(
+            out,
+            archive,
+            wanted,
+            also=also,
+            workers=workers,
+            progress=bar.move,
+            verify=verify,
+        )
+    print_counts(view, counts_of(read_manifest(out)))
+    for folder in [snapshot.folder, *(cache_folder(out, one) for one in also)]:
+        view.say(f"{len(snapshot)} images in {folder}")
+
+
+def wanted_preprocessing(plan: Path | None, rows: int, columns: int) -> Preprocessing:
+    """Take the preprocessing of a plan, or the default one of a size."""
+    if plan is not None:
+        return read_plan(plan).preprocessing
+    return Preprocessing(rows=rows, columns=columns)
+
+
+def other_sizes(
+    wanted: Preprocessing, sizes: Sequence[str] | None
+) -> tuple[Preprocessing, ...]:
+    """Read sizes such as ``256x128``; the rest is as wanted.
+
+    Raises
+    ------
+    PlanError
+        If one is no size.
+    """
+    others = []
+    for size in sizes or ():
+        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
+        if found is None:
+            raise PlanError(f"--also {size!r} is no size; give ROWSxCOLUMNS: 256x128")
+        rows, columns = map(int, found.groups())
+        others.append(replace(wanted, rows=rows, columns=columns))
+    return tuple(others)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Show a user's mistake as one sentence, and a bug by type and place only.
+
+    The text of an exception may quote a header, a table or a path.
+    """
+    try:
+        yield
+    except (
+        CacheError,
+        FolderBusyError,
+        ImporterError,
+        ManifestError,
+        PlanError,
+        SecretError,
+        SiteError,
+        UnknownPatientError,
+        WithdrawnError,
+        WorkerError,
+    ) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on.", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        typer.echo(f"{type(error).__name__}: {error.strerror}.", err=True)
+        raise typer.Exit(2) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        typer.echo(f"This is a bug of mammofed. {describe(error)}", err=True)
+        raise typer.Exit(1) from None
+
+
+def counts_of(manifest: pd.DataFrame) -> dict[str, int]:
+    """Count files in total, by status and by reason code."""
+    return {"files": len(manifest)} | status_counts(manifest)
+
+
+def print_counts(view: View, counts: dict[str, int]) -> None:
+    """Print counts, reason codes with their meaning."""
+    grid = Table(box=None, show_header=False)
+    grid.add_column(justify="right")
+    grid.add_column()
+    grid.add_column(style="dim")
+    for name, count in counts.items():
+        code = name.removeprefix("reason:")
+        meaning = "" if code == name else REASONS[code]
+        words = code if code != name else name.replace("_", " ")
+        grid.add_row(str(count), words, escape(meaning))
+    view.console.print(grid)
+
+
+def _print_problems(view: View, result: Check) -> None:
+    view.say(", ".join(f"{count} {name}" for name, count in result.counts.items()))
+    grid = Table(box=None, show_header=False)
+    for problem in result.problems:
+        style = {"error": "red", "warning": "yellow", "note": "dim"}[problem.severity]
+        grid.add_row(
+            problem.severity,
+            str(problem.count),
+            problem.code,
+            escape(f"{problem.what}. {problem.remedy}"),
+            style=style,
+        )
+    view.console.print(grid)

@@ -1,0 +1,144 @@
+"""A hospital's settings: one YAML file per site, ``NAME.yaml`` in the settings folder.
+
+``configs/examples/hctp.yaml`` is a complete one to copy and adapt. They are local: none
+of them enters a plan, and none leaves the site.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+
+from client.data.importers import IMPORTERS
+from client.data.manifest import SLUG
+from common.plan import Slug
+from common.stages import STRICT, PositiveInt
+
+
+class SiteError(ValueError):
+    """Settings of a site that cannot be used; the text names file and key."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Site:
+    """The settings of one site; relative paths start at the folder of the file.
+
+    Attributes
+    ----------
+    site : name of the site, which is that of the file too
+    importer : kind of archive, a key of `client.data.importers.IMPORTERS`
+    archive : its images; nothing is written there
+    folder : the site's data: manifest, linkage, caches
+    options : of the importer
+    state : local state and finished models; default ``federation`` below `folder`
+    workers : processes that decode; default one for each core
+    """
+
+    site: Slug
+    importer: str
+    archive: Path
+    folder: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    state: Path | None = None
+    workers: PositiveInt | None = None
+
+    @field_validator("importer")
+    @classmethod
+    def _known(cls, importer: str) -> str:
+        if importer not in IMPORTERS:
+            raise ValueError(
+                f"no importer of this name. There are: {', '.join(sorted(IMPORTERS))}"
+            )
+        return importer
+
+    @property
+    def state_folder(self) -> Path:
+        """Where local state is, and ``models/``."""
+        return self.state or self.folder / "federation"
+
+
+def read_site(config_dir: Path, name: str) -> Site:
+    """Read the settings of a site.
+
+    Raises
+    ------
+    SiteError
+        If the site is unknown, which lists those that there are, or its settings are
+        not valid, which names every key.
+    """
+    path = config_dir / f"{name}.yaml"
+    if not re.fullmatch(SLUG, name) or not path.is_file():
+        raise SiteError(f"No site {name!r} in {config_dir}. {known_sites(config_dir)}")
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise SiteError(
+            f"{path} is no YAML that can be read ({type(error).__name__}{where})."
+        ) from None
+    if not isinstance(mapping, dict):
+        raise SiteError(f"{path} must hold a mapping of key to value. {_keys()}")
+    return _resolved(_parsed(mapping, path), path)
+
+
+def _parsed(mapping: Mapping[Any, Any], path: Path) -> Site:
+    try:
+        return TypeAdapter(Site).validate_python(
+            {str(key): value for key, value in mapping.items()}
+        )
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, item['loc']))}: {_reason(item['type'], item['msg'])}"
+            for item in error.errors()
+        ]
+        raise SiteError(
+            f"{path} is not valid:\n" + "\n".join(lines) + f"\n{_keys()}"
+        ) from None
+
+
+def _reason(kind: str, message: str) -> str:
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return "no such key"
+    return message.removeprefix("Value error, ")
+
+
+def _resolved(site: Site, path: Path) -> Site:
+    """Make every path absolute, and refuse what would not be found again."""
+    if site.site != path.stem:
+        raise SiteError(f"{path}: site is {site.site}, but the file is {path.name}.")
+    base = path.parent.absolute()
+    resolved = replace(
+        site,
+        archive=base / site.archive.expanduser(),
+        folder=base / site.folder.expanduser(),
+        state=site.state and base / site.state.expanduser(),
+    )
+    if resolved.folder.is_relative_to(resolved.archive):
+        raise SiteError(
+            f"{path}: folder lies in the archive, into which nothing is written. "
+            "Name a folder elsewhere."
+        )
+    return resolved
+
+
+def _keys() -> str:
+    return f"The keys are: {', '.join(key.name for key in fields(Site))}."
+
+
+def known_sites(config_dir: Path) -> str:
+    """Tell which sites have settings, or how to make the first."""
+    names = sorted(path.stem for path in config_dir.glob("*.yaml"))
+    if not names:
+        return (
+            "There is none yet: copy configs/examples/hctp.yaml there under the name "
+            "of your site, and adapt it."
+        )
+    return f"There are: {', '.join(names)}."

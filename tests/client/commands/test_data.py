@@ -1,0 +1,32 @@
+"""``check`` and ``prepare`` with a site's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.data.site_data import site_counts
+from tests.support.mammo_client import SETTINGS, SMALL, client, make_hospital
+
+
+def test_prepare_imports_first_and_says_so(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path)
+    code, said = client(hospital, "prepare", *SMALL)
+    assert code == 0 and "Nothing is imported yet" in said and "6 images in" in said
+    assert site_counts(hospital / "data")["ok"] == 6
+    code, said = client(hospital, "prepare", *SMALL)
+    assert code == 0 and "imported yet" not in said and "6 images in" in said
+
+
+def test_check_comes_first_too_and_leaves_a_page(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path, images=2)
+    code, said = client(hospital, "check")
+    assert code == 0 and "2 found, 2 cached" in said
+    assert (hospital / "data" / "check.html").is_file()
+
+
+def test_options_of_the_importer_come_from_the_settings(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path, images=1)
+    (hospital / "north.yaml").write_text(SETTINGS.replace("dataset", "datasett"))
+    code, said = client(hospital, "prepare")
+    assert code == 2 and "options of importer hospital are not valid" in said
+    assert "datasett" in said

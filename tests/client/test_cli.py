@@ -1,0 +1,49 @@
+"""``mammo-client``: the site is chosen once, verbs are its sub-commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.mammo_client import SMALL, client, command, make_hospital
+
+
+def test_without_a_verb_the_verbs_are_told(tmp_path: Path) -> None:
+    code, said = client(make_hospital(tmp_path))
+    assert code == 2
+    assert said.endswith("verbs are: check, prepare, withdraw, audit.")
+    assert "node is not built yet" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--site", "nort", "prepare"], "No site 'nort' in"),
+        (["--site", "nort", "audit", "phi"], "There are: north."),
+        (["check"], "Which site? Type mammo-client --site NAME"),
+        (["withdraw", "P1", "--yes"], "There are: north."),
+        (["--site", "north", "withdraw", "P1"], "Import the archive first"),
+        (["--site", "north", "prepare", "--plan", "no.json"], "No plan at no.json"),
+    ],
+)
+def test_a_mistake_is_answered_by_a_sentence(
+    tmp_path: Path, words: list[str], told: str
+) -> None:
+    code, said = command("--config-dir", make_hospital(tmp_path), *words)
+    assert code == 2 and told in said and "Traceback" not in said
+
+
+def test_help_of_a_verb_needs_no_site() -> None:
+    code, said = command("prepare", "--help")
+    assert code == 0 and "--plan" in said
+
+
+def test_settings_are_found_in_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mammofed").mkdir()
+    make_hospital(tmp_path / "mammofed")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    code, said = command("--site", "north", "prepare", *SMALL)
+    assert code == 0 and "6 images in" in said

@@ -1,0 +1,79 @@
+"""A site's settings: one file, every key checked, no traceback."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from client.site import SiteError, read_site
+from tests.support.mammo_client import SETTINGS
+
+EXAMPLE = Path(__file__).parents[2] / "configs" / "examples" / "hctp.yaml"
+
+
+def _write(folder: Path, text: str = SETTINGS, name: str = "north") -> Path:
+    (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    site = read_site(_write(tmp_path), "north")
+    assert site.archive == tmp_path / "archive" and site.folder == tmp_path / "data"
+    assert site.state_folder == tmp_path / "data" / "federation"
+    assert site.options == {"dataset": "ours"} and site.workers == 1
+    elsewhere = read_site(_write(tmp_path, SETTINGS + "state: /elsewhere\n"), "north")
+    assert elsewhere.state_folder == Path("/elsewhere")
+
+
+def test_the_example_is_complete(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLE, tmp_path)
+    site = read_site(tmp_path, "hctp")
+    assert site.importer == "hospital" and site.options["dataset"] == "hctp"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("archiv: x", r"archiv: no such key\n.*keys are: site, importer, archive"),
+        ("workers: none", "workers: "),
+        ("workers: 0", "workers: "),
+        ("importer: hospitl", "importer: no importer of this name. There are: cbis"),
+        ("site: south", "site is south, but the file is north.yaml"),
+        ("folder: archive/data", "lies in the archive"),
+        ("options: []", "options: "),
+        ("site: [", r"no YAML that can be read \(\w+ at line \d\)"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(
+    tmp_path: Path, change: str, told: str
+) -> None:
+    kept = [
+        line
+        for line in SETTINGS.splitlines()
+        if line.split(":")[0] != change.split(":")[0] or "[" in change
+    ]
+    _write(tmp_path, "\n".join([*kept, change]))
+    with pytest.raises(SiteError, match=told):
+        read_site(tmp_path, "north")
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, "site: north\n")
+    with pytest.raises(SiteError, match=r"importer: Field required\n.*archive: Field"):
+        read_site(tmp_path, "north")
+
+
+@pytest.mark.parametrize("name", ["sth", "../north", "NORTH", ""])
+def test_an_unknown_site_is_answered_by_those_there_are(
+    tmp_path: Path, name: str
+) -> None:
+    _write(tmp_path)
+    with pytest.raises(SiteError, match="There are: north"):
+        read_site(tmp_path, name)
+
+
+def test_without_any_site_one_is_told_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(SiteError, match="There is none yet: copy configs/examples"):
+        read_site(tmp_path, "north")

@@ -1,0 +1,39 @@
+"""A small hospital with settings, and ``mammo-client`` as a person types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from client.cli import app
+from tests.support.dicom_files import write_archive
+
+SMALL = ("--rows", 32, "--columns", 16)
+SETTINGS = """\
+site: north
+importer: hospital
+archive: archive
+folder: data
+workers: 1
+options: {dataset: ours}
+"""
+
+
+def make_hospital(folder: Path, images: int = 6) -> Path:
+    """Write archive and settings of a site ``north``; patients are P0, P1, ..."""
+    write_archive(folder / "archive", images)
+    (folder / "north.yaml").write_text(SETTINGS)
+    return folder
+
+
+def client(folder: Path, *words: object, typed: str = "") -> tuple[int, str]:
+    """Run a verb for site ``north``; return the exit code and all that was said."""
+    return command("--config-dir", folder, "--site", "north", *words, typed=typed)
+
+
+def command(*words: object, typed: str = "") -> tuple[int, str]:
+    """Run ``mammo-client`` with these words."""
+    result = CliRunner().invoke(app, [str(word) for word in words], input=typed)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, " ".join(result.output.split())
