@@ -175,7 +175,7 @@ def crashing(file, *others):
     return read(file, *others)
 
 real._read = crashing
-serve(real.prepare_chunk)
+serve(real.prepare_block)
 """
     (tmp_path / "crashing_slice.py").write_text(worker)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
