@@ -14,7 +14,13 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from common.canonical import canonical_json, sha256_hex
@@ -54,6 +60,32 @@ __all__ = [
     "plan_from_mapping",
     "plan_to_json",
     "read_plan",
+]
+
+
+VENDORS = tuple(
+    [
+        "hologic",
+        "ge",
+        "siemens",
+        "fuji",
+        "philips",
+        "planmed",
+        "ims",
+        "carestream",
+        "agfa",
+        "konica",
+        "metaltronica",
+        "synthetic",
+        "other",
+        "unknown",
+    ]
+)
+"""Manufacturers a plan can tell apart; ``other`` is none of them."""
+
+_VendorIntent = Annotated[
+    str,
+    StringConstraints(pattern=rf"^({'|'.join(VENDORS)})(/(presentation|unknown))?$"),
 ]
 
 
@@ -123,6 +155,8 @@ class Preprocessing:
         ``slices`` = evenly spaced slices, each an image
     slices : how many of a volume; unused for a slab
     voi : ``first`` = first valid VOI LUT, else first window; ``none`` = stored range
+    voi_of : exceptions, by vendor, or by vendor and presentation intent:
+        ``{"siemens": "none", "ge/unknown": "none"}``; the closer one wins
     crop : ``breast`` = bounding box of the breast, chest wall kept; ``none``
     rows, columns : size of the cached image; aspect kept, padded with 0
     """
@@ -133,6 +167,7 @@ class Preprocessing:
     tomosynthesis: Literal["slab", "slices"] = "slab"
     slices: PositiveInt = 8
     voi: Literal["first", "none"] = "first"
+    voi_of: dict[_VendorIntent, Literal["first", "none"]] = field(default_factory=dict)
     crop: Literal["breast", "none"] = "breast"
     rows: PositiveInt = 128
     columns: PositiveInt = 64

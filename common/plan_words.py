@@ -35,6 +35,7 @@ def describe_plan(plan: Plan) -> list[str]:
         f"  truth accepted from: {', '.join(target.label_sources)}",
         f"Images: {', '.join(pre.modalities)}, {pre.rows} x {pre.columns} pixels, "
         f"VOI {pre.voi}, crop {pre.crop}",
+        *(f"  VOI {voi} for {who}" for who, voi in sorted(pre.voi_of.items())),
     ]
     if "DBT" in pre.modalities:
         lines.append(f"  a tomosynthesis volume is {_tomosynthesis(plan)}")

@@ -100,7 +100,12 @@ def prepare(
     WorkerError
         If the workers cannot run at all.
     """
-    wanted = list(dict.fromkeys((preprocessing, *also)))
+    wanted = [preprocessing]
+    wanted += [
+        one
+        for place, one in enumerate(also)
+        if one not in (preprocessing, *also[:place])
+    ]
     if any(_decoding(one) != _decoding(preprocessing) for one in also):
         raise CacheError(
             "Only sizes and crops can be made from one decoding: VOI, kinds of images "

@@ -6,7 +6,7 @@ it), `dicom_decode` (pixels), `intensity` (values). Rasters go through `raster`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from client.data.codes import Rejected
 from client.data.dicom_decode import decode
 from client.data.dicom_header import Header, header_of, read_dataset
+from client.data.dicom_rules import intent, vendor
 from client.data.intensity import Voi, to_unit_range, voi_is_unusable
 
 
@@ -40,7 +41,10 @@ class Picture:
 
 
 def read_picture(
-    content: bytes, voi: Voi = "first", frames: tuple[int, int] | None = None
+    content: bytes,
+    voi: Voi = "first",
+    frames: tuple[int, int] | None = None,
+    voi_of: Mapping[str, Voi] | None = None,
 ) -> Picture:
     """Decode a file that `client.data.dicom_rules.classify` has accepted.
 
@@ -50,6 +54,7 @@ def read_picture(
     voi : as in `client.data.intensity.to_unit_range`
     frames : first and one past the last of a volume, which become one image, the
         maximum of them after VOI and inversion; None for a file of one image
+    voi_of : exceptions by vendor or ``vendor/intent``, see `common.plan.Preprocessing`
 
     Raises
     ------
@@ -58,6 +63,7 @@ def read_picture(
     """
     ds = read_dataset(content, pixels=True)
     header = header_of(ds)
+    voi = _voi_of(header, voi_of or {}) or voi
     wanted: Iterable[int | None] = (None,) if frames is None else range(*frames)
     shown = (_show(content, ds, header, voi, frame) for frame in wanted)
     picture = reduce(brightest, shown)
@@ -79,6 +85,11 @@ def brightest(picture: Picture, other: Picture) -> Picture:
     np.maximum(picture.image, other.image, out=picture.image)
     remarks = {*picture.remarks, *other.remarks}
     return replace(picture, remarks=tuple(sorted(remarks)))
+
+
+def _voi_of(header: Header, exceptions: Mapping[str, Voi]) -> Voi | None:
+    name = vendor(header.text("Manufacturer")) or "unknown"
+    return exceptions.get(f"{name}/{intent(header)}") or exceptions.get(name)
 
 
 def _show(

@@ -149,7 +149,7 @@ def _read(
     if file["reader"] == "raster":
         return read_raster(content, file["bits"], file["photometric"])
     wanted = None if frames is None else (frames[0], frames[1])
-    return read_picture(content, preprocessing.voi, wanted)
+    return read_picture(content, preprocessing.voi, wanted, preprocessing.voi_of)
 
 
 def _rejected(verdict: Rejected) -> dict[str, Any]:

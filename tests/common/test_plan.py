@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from common.plan import (
     PlanError,
@@ -99,3 +100,10 @@ def test_the_words_say_how_tomosynthesis_is_read_where_it_is_wanted() -> None:
     assert "is one image, the maximum" in words(modalities=("DBT",))
     cut = words(modalities=("FFDM", "DBT"), tomosynthesis="slices", slices=5)
     assert "is 5 evenly spaced slices" in cut
+
+
+def test_an_exception_for_a_vendor_that_nobody_has_is_refused() -> None:
+    assert Preprocessing(voi_of={"ge/unknown": "none"}).voi_of == {"ge/unknown": "none"}
+    for name in ("simens", "ge/processing", "GE"):
+        with pytest.raises(ValidationError, match="voi_of"):
+            Preprocessing(voi_of={name: "none"})

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from client.data import dicom_rules
 from client.data.dicom import read_picture
 from client.data.dicom_header import header_of
 from client.data.intensity import to_unit_range, window
+from common.plan import VENDORS
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -203,3 +205,27 @@ def test_signed_pixels_use_the_signed_range(dicom: ModuleType) -> None:
     np.testing.assert_allclose(
         read_picture(dicom.to_bytes(ds)).image, RAMP / 4095.0, atol=1e-6
     )
+
+
+def test_a_plan_makes_exceptions_by_vendor_and_by_intent(dicom: ModuleType) -> None:
+    window_ = {"WindowCenter": 900, "WindowWidth": 900}
+    siemens = dicom.image(RAMP, Manufacturer="SIEMENS", **window_)
+    hologic = dicom.image(RAMP, **window_)
+    nameless = dicom.image(RAMP, Manufacturer="", **window_)
+    exceptions = {
+        "siemens": "none",
+        "hologic/unknown": "none",
+        "unknown": "none",
+        "unknown/presentation": "first",
+    }
+    for content, step in (
+        (siemens, "range"),
+        (hologic, "linear"),
+        (nameless, "linear"),
+    ):
+        assert read_picture(content, voi_of=exceptions).voi == step
+    assert read_picture(hologic, "none", voi_of={"hologic": "first"}).voi == "linear"
+
+
+def test_a_plan_can_name_every_vendor_that_is_told_apart() -> None:
+    assert set(dicom_rules.VENDORS.values()) | {"other", "unknown"} == set(VENDORS)
