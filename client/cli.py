@@ -50,7 +50,9 @@ def choose(
 
 app.command("check")(data.check)
 app.command("prepare")(data.prepare)
-app.command("withdraw")(withdraw.withdraw_patient)
+# Else the parser would repeat a part of the patient's name in its errors.
+_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
+app.command("withdraw", context_settings=_WORDS)(withdraw.withdraw_patient)
 app.add_typer(_audit, name="audit")
 _audit.command("phi")(audit.phi)
 

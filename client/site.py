@@ -115,17 +115,24 @@ def _resolved(site: Site, path: Path) -> Site:
     if site.site != path.stem:
         raise SiteError(f"{path}: site is {site.site}, but the file is {path.name}.")
     base = path.parent.absolute()
-    resolved = replace(
-        site,
-        archive=base / site.archive.expanduser(),
-        folder=base / site.folder.expanduser(),
-        state=site.state and base / site.state.expanduser(),
-    )
-    if resolved.folder.is_relative_to(resolved.archive):
-        raise SiteError(
-            f"{path}: folder lies in the archive, into which nothing is written. "
-            "Name a folder elsewhere."
+    try:
+        resolved = replace(
+            site,
+            archive=base / site.archive.expanduser(),
+            folder=base / site.folder.expanduser(),
+            state=site.state and base / site.state.expanduser(),
         )
+    except RuntimeError:
+        raise SiteError(
+            f"{path}: a path begins with ~ and a name that is no user of this machine."
+        ) from None
+    archive = resolved.archive.resolve()
+    for name, ours in (("folder", resolved.folder), ("state", resolved.state_folder)):
+        if ours.resolve().is_relative_to(archive):
+            raise SiteError(
+                f"{path}: {name} lies in the archive, into which nothing is written. "
+                "Name a folder elsewhere."
+            )
     return resolved
 
 

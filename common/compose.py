@@ -71,6 +71,11 @@ def _leave_out(tree: dict[str, Any]) -> None:
     """Take the hospitals that a simulation leaves out off the roster."""
     data, roster = tree["data"], tree["plan"]["roster"]
     left_out = data.get("leave_out") or []
+    if not left_out:
+        return
+    for names in (left_out, data["sites"], roster["sites"]):
+        if not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise PlanError("data.sites and data.leave_out must be lists: [north]")
     if unknown := set(left_out) - set(data["sites"]):
         raise PlanError(
             f"data.leave_out names {', '.join(sorted(unknown))}; the hospitals are "

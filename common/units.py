@@ -87,9 +87,9 @@ def make_units(
 def aggregate_units(rows: pd.DataFrame, unit: Unit) -> pd.DataFrame:
     """Turn image scores into scores of breasts or exams.
 
-    A breast of an exam scores the mean probability over its views; an image that was
-    read as slices of a volume, the mean over them; an exam, the maximum over its
-    breasts. A unit is positive if any of its images is.
+    A breast of an exam scores the mean probability over its rows: views, and slices
+    where a volume was read as such; an image, the mean over its slices; an exam, the
+    maximum over its breasts. A unit is positive if any of its images is.
 
     Parameters
     ----------

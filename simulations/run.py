@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from client.data.cache import CacheError
+from client.data.dataset import build_dataset
 from client.data.importers import ImporterError
 from client.data.manifest import ManifestError
 from client.data.pseudonyms import SecretError
@@ -127,7 +128,11 @@ def _run(settings: Settings, plan: Plan, view: View, warnings: list[str]) -> Pat
     snapshots, synthetic = prepare_sites(settings.data, plan, view)
     start = Path(settings.start_file).resolve() if settings.start_file else None
     machine = Machine(device_of(settings), plan.threads or settings.threads, start)
-    left_out = {site: snapshots.pop(site) for site in settings.data.leave_out}
+    left_out = {
+        site: snapshots.pop(site) for site in dict.fromkeys(settings.data.leave_out)
+    }
+    for site, snapshot in left_out.items():  # before hours of training, not after
+        build_dataset({site: snapshot}, plan, required=())
     laboratory = Laboratory(
         settings, plan, snapshots, machine, view, synthetic, left_out
     )

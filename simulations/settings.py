@@ -180,6 +180,8 @@ def check_together(settings: Settings, plan: Plan) -> None:
             "plan.roster.sites must be data.sites less data.leave_out; set those and "
             "leave the roster alone"
         )
+    if settings.data.leave_out and not settings.cross_site:
+        raise PlanError("data.leave_out needs cross_site=true, which shows its images")
     if any(stage.sharing != "fedbn_head" for stage in plan.stages):
         raise PlanError(
             "in a simulation the arm decides what is shared: use arms=[...], for "

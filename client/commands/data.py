@@ -21,7 +21,7 @@ from client.commands.shared import (
     user_errors,
     wanted_preprocessing,
 )
-from client.data.site_data import IMPORT_FILE
+from client.data.site_data import IMPORT_FILE, is_imported
 from client.site import Site
 from common.progress import View
 
@@ -69,9 +69,12 @@ def prepare(
 
 
 def _import_once(view: View, site: Site) -> None:
-    if (site.folder / IMPORT_FILE).is_file():
+    if is_imported(site.importer, site.archive, site.folder, site.options):
         return
-    view.say("Nothing is imported yet: the archive is read first.")
+    if (site.folder / IMPORT_FILE).is_file():
+        view.say("The settings or the label table have changed: reading again.")
+    else:
+        view.say("Nothing is imported yet: the archive is read first.")
     import_folder(
         view, site.importer, site.archive, site.folder, site.site, site.options
     )

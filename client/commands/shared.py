@@ -32,8 +32,12 @@ from client.data.site_data import (
     prepare_site,
     status_counts,
 )
-from client.data.snapshot import cache_folder
-from client.data.withdrawn import UnknownPatientError, WithdrawnError
+from client.data.snapshot import open_snapshot
+from client.data.withdrawn import (
+    UnknownPatientError,
+    WithdrawnError,
+    read_withdrawn,
+)
 from client.data.workers import WorkerError, describe
 from client.site import Site, SiteError, known_sites, read_site
 from common.lock import FolderBusyError
@@ -100,8 +104,11 @@ def import_folder(
 
 def check_folder(view: View, out: Path, archive: Path, workers: int) -> None:
     """Check what was imported, and tell the problems."""
+    before = read_withdrawn(out)
     with view.bar("checking", 1) as bar:
         result = check_site(out, archive, workers=workers, progress=bar.move)
+    if read_withdrawn(out) != before:
+        raise CacheError("A patient has withdrawn meanwhile. Run the check again.")
     names = result.manifest["site"].unique()
     page = write_check(out, result, str(names[0]) if len(names) else out.name)
     _print_problems(view, result)
@@ -131,8 +138,8 @@ def prepare_folder(
             verify=verify,
         )
     print_counts(view, counts_of(read_manifest(out)))
-    for folder in [snapshot.folder, *(cache_folder(out, one) for one in also)]:
-        view.say(f"{len(snapshot)} images in {folder}")
+    for made in [snapshot, *(open_snapshot(out, one) for one in also)]:
+        view.say(f"{len(made)} images in {made.folder}")
 
 
 def wanted_preprocessing(plan: Path | None, rows: int, columns: int) -> Preprocessing:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from client.commands.shared import settings_of, user_errors
-from client.data.withdrawn import read_withdrawn
+from client.data.withdrawn import UnknownPatientError, read_withdrawn
 from client.withdrawal import (
     Use,
     caches_with,
@@ -44,6 +44,11 @@ def withdraw_patient(
     view = View()
     with user_errors():
         site = settings_of(context)
+        if context.args:
+            raise UnknownPatientError(
+                "Give one patient, in quotes if there are spaces, or none: then it is "
+                "asked for."
+            )
         identifier = patient or typer.prompt("Patient", hide_input=True)
         key = find_patient(site.folder, identifier)
         if not yes and key not in read_withdrawn(site.folder):

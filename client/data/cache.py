@@ -115,19 +115,20 @@ def prepare(
         jobs = [plan_job(site_folder, one) for one in wanted]
         _require_same_files(jobs)
         todo = [job for job in jobs if not (job.folder / SNAPSHOT_FILE).is_file()]
+        there = archive_root.is_dir()
+        if (todo or verify) and not there:
+            raise CacheError(
+                f"No archive folder {archive_root}. Mount it, or say where it is."
+            )
+        if there and len(todo) < len(jobs):
+            files = jobs[0].files
+            confirm_files(files, archive_root, verify=verify, progress=progress)
         if todo:
-            if not archive_root.is_dir():
-                raise CacheError(
-                    f"No archive folder {archive_root}. Mount it, or say where it is."
-                )
             for job in todo:
                 _start(job)
             _fill(todo, archive_root, workers, progress)
             for job in todo:
                 _finish(job, site_folder)
-        elif archive_root.is_dir():
-            files = jobs[0].files
-            confirm_files(files, archive_root, verify=verify, progress=progress)
     snapshots = [open_snapshot(site_folder, one) for one in wanted]
     if verify:
         for snapshot in snapshots:

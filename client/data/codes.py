@@ -71,7 +71,8 @@ REMEDIES: dict[str, str] = {
     "Q_CONTAINER": "Unpack the archive files, then import again.",
     "Q_UNREADABLE": "Check the permissions of the files and the disk.",
     "Q_UID_CONFLICT": "Find out which file is the right one and remove the other.",
-    "Q_CHANGED": "Files have changed since the import: import again into a new folder.",
+    "Q_CHANGED": "Files have changed since the import: import again, into a new folder "
+    "with the secret.key and the withdrawn.json of this one.",
     "Q_CRASH": "Export these files again in another transfer syntax.",
     "Q_TIMEOUT": "Export these files again in another transfer syntax.",
     "W_SIDE": "Find out whether table or header is right, and correct the table.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from client.data.importers.files import decode_path
+from client.data.manifest import NEW_FOLDER
 from client.data.snapshot import CacheError
 from common.canonical import sha256_of_file
 
@@ -39,7 +40,7 @@ def confirm_files(
     for done, file in enumerate(files):
         path = archive_root / decode_path(file["source"])
         if verify or not _looks_the_same(path, file):
-            changed += not path.is_file() or sha256_of_file(path) != file["sha256"]
+            changed += not _holds(path, file["sha256"])
             progress(done + 1, len(files))
         elif done % 1000 == 0:
             progress(done, len(files))
@@ -47,9 +48,17 @@ def confirm_files(
     if changed:
         raise CacheError(
             f"{changed} of {len(files)} files that were prepared have changed in "
-            f"{archive_root}, or are gone. The prepared images are still those of the "
-            "import. If the change is meant, import the archive into a new folder."
+            f"{archive_root}, cannot be read, or are gone. The prepared images are "
+            "still those of the import. If the change is meant, import the archive "
+            f"again. {NEW_FOLDER}"
         )
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return path.is_file() and sha256_of_file(path) == sha256
+    except OSError:
+        return False
 
 
 def _looks_the_same(path: Path, file: Mapping[str, Any]) -> bool:

@@ -109,14 +109,22 @@ def build_dataset(
     Raises
     ------
     Refusal
-        With ``TARGET`` if a required part lacks labelled images.
+        With ``TARGET`` if a required part lacks labelled images, or the unit of the
+        target is a breast and images do not say which they show.
     """
     frames = []
     for number, (population, snapshot) in enumerate(snapshots.items()):
         rows = snapshot.rows.reset_index(drop=True)
+        try:
+            target = label(rows, plan.target, snapshot.beside)
+        except ValueError as error:
+            raise Refusal(Code.TARGET, str(error)) from None
+        # Slices in files of their own are one image, as those of one file are.
+        image = rows["volume_key"].fillna(rows["row_id"])
         rows = rows.assign(
+            row_id=rows.groupby(image)["row_id"].transform("first"),
             population=population,
-            target=label(rows, plan.target, snapshot.beside).to_numpy(),
+            target=target.to_numpy(),
             part=assign_split(
                 rows["patient_key"], plan.split, rows["split_official"]
             ).to_numpy(dtype=object),

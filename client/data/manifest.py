@@ -19,6 +19,13 @@ from client.data.codes import REASONS
 from client.data.withdrawn import read_withdrawn
 from common.atomic import write_atomic
 
+NEW_FOLDER = (
+    "It needs a new folder: copy secret.key and, if there is one, withdrawn.json into "
+    "it first. With them patients keep their pseudonyms, and those who have withdrawn "
+    "stay out."
+)
+"""What to tell whoever has to import an archive again."""
+
 MANIFEST_FILE = "manifest.parquet"
 LINKAGE_FILE = "linkage.parquet"
 
@@ -199,7 +206,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     if list(manifest.columns) != list(FIELDS):
         raise ManifestError(
             f"{folder / MANIFEST_FILE} has other columns than this version writes. "
-            "Import the archive again, into a new folder."
+            f"Import the archive again. {NEW_FOLDER}"
         )
     manifest = _typed(manifest)
     gone = manifest["patient_key"].isin(read_withdrawn(folder))

@@ -99,7 +99,8 @@ def plan_job(site_folder: Path, preprocessing: Preprocessing) -> Job:
     """
     manifest, linkage = read_manifest(site_folder), read_linkage(site_folder)
     rows = manifest.merge(linkage, on="row_id", validate="one_to_one")
-    accepted = (rows["status"] == "ok") | rows["stage"].str.startswith("prepare:")
+    # By what the import said: a kill may leave the manifest behind the linkage.
+    accepted = ~rows["stage"].str.startswith("import:")
     accepted &= rows["status"] != "excluded"  # withdrawn since
     wanted = rows["modality_kind"].isin(preprocessing.modalities)
     chosen = rows[accepted.fillna(False).astype(bool) & wanted]

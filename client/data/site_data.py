@@ -18,12 +18,17 @@ import yaml
 
 from client.data.cache import Progress, prepare
 from client.data.importers import IMPORTERS, Imported, ImporterError, Source
-from client.data.manifest import SLUG, parquet_bytes, read_manifest, write_manifest
+from client.data.manifest import (
+    NEW_FOLDER,
+    SLUG,
+    parquet_bytes,
+    read_manifest,
+    write_manifest,
+)
 from client.data.pseudonyms import Pseudonymiser, site_secret
 from client.data.snapshot import Snapshot
-from client.data.withdrawn import read_withdrawn
 from common.atomic import write_atomic
-from common.canonical import canonical_json, sha256_hex
+from common.canonical import canonical_json, sha256_hex, sha256_of_file
 from common.plan import Preprocessing
 
 IMPORT_FILE = "import.json"
@@ -94,17 +99,40 @@ def import_site(
     source = Source(archive_root, pseudonymiser, progress)
     imported = IMPORTERS[importer_id](source, site, options or {})
     counts = _counts(imported)
-    facts = {"digest": _digest(imported), "importer": importer_id, "counts": counts}
+    facts = {
+        "digest": _digest(imported),
+        "importer": importer_id,
+        "asked": _asked(importer_id, archive_root, options or {}),
+        "counts": counts,
+    }
     done = site_folder / IMPORT_FILE
     if done.is_file():
         _refuse_other(json.loads(done.read_bytes()), facts, site_folder)
     whereabouts = json.dumps({"archive": str(archive_root.resolve())}).encode()
     write_atomic(site_folder / WHEREABOUTS_FILE, whereabouts, mode=0o600)
-    if done.is_file():
-        return ImportSummary(counts, repeated=True)
-    write_manifest(site_folder, imported.manifest, imported.linkage)
+    repeated = done.is_file()
+    if not repeated:
+        write_manifest(site_folder, imported.manifest, imported.linkage)
     write_atomic(done, canonical_json(facts), mode=0o600)
-    return ImportSummary(counts, repeated=False)
+    return ImportSummary(counts, repeated)
+
+
+def is_imported(
+    importer_id: str,
+    archive_root: Path,
+    site_folder: Path,
+    options: Mapping[str, Any],
+) -> bool:
+    """Tell whether a folder holds what these settings import.
+
+    Options and the label table they name are compared, images are not. Without the
+    archive an import counts as it is.
+    """
+    done = site_folder / IMPORT_FILE
+    if not done.is_file() or not archive_root.is_dir():
+        return done.is_file()
+    asked = _asked(importer_id, archive_root, options)
+    return bool(json.loads(done.read_bytes()).get("asked") == asked)
 
 
 def prepare_site(
@@ -192,6 +220,14 @@ def _counts(imported: Imported) -> dict[str, int]:
     return imported.notes | status_counts(imported.manifest)
 
 
+def _asked(importer_id: str, archive_root: Path, options: Mapping[str, Any]) -> str:
+    table = options.get("table")
+    file = archive_root / str(table.get("file", "") if isinstance(table, dict) else "")
+    content = sha256_of_file(file) if file.is_file() else ""
+    words = json.dumps([importer_id, options, content], sort_keys=True, default=str)
+    return sha256_hex(words.encode())
+
+
 def _digest(imported: Imported) -> str:
     # A copied archive is the same archive: its files have new times.
     linkage = imported.linkage.drop(columns="file_mtime_ns")
@@ -203,15 +239,9 @@ def _refuse_other(
     stored: dict[str, Any], facts: dict[str, Any], site_folder: Path
 ) -> None:
     if stored["digest"] != facts["digest"]:
-        withdrawn = len(read_withdrawn(site_folder))
-        again = (
-            f" {withdrawn} patients have withdrawn here: withdraw them there again."
-            if withdrawn
-            else ""
-        )
         raise ImporterError(
             f"{site_folder} already holds another import ({stored['counts']['files']} "
             f"files, importer {stored['importer']}); the archive, the table or the "
-            f"options have changed ({facts['counts']['files']} files now). Import into "
-            f"a new site folder, or delete this one.{again}"
+            f"options have changed ({facts['counts']['files']} files now). "
+            f"{NEW_FOLDER}"
         )

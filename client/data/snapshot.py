@@ -257,6 +257,11 @@ def _rows(
             f"imported again since. {_remedy(folder)}"
         )
     rows = manifest.loc[wanted].reset_index(drop=True)
+    if (rows["reason"] == "X_WITHDRAWN").fillna(False).any():
+        raise CacheError(
+            f"{folder} holds patients who have withdrawn. Restore withdrawn.json from "
+            "your backup, then run prepare."
+        )
     breasts = rows["breast_key"].dropna()
     others = manifest["breast_key"].isin(breasts) & ~manifest["row_id"].isin(wanted)
     return rows, manifest[others].reset_index(drop=True)

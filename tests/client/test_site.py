@@ -77,3 +77,20 @@ def test_an_unknown_site_is_answered_by_those_there_are(
 def test_without_any_site_one_is_told_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match="There is none yet: copy configs/examples"):
         read_site(tmp_path, "north")
+
+
+@pytest.mark.parametrize(
+    "line", ["state: archive/here", "folder: archive/../archive/x"]
+)
+def test_nothing_of_ours_lies_in_the_archive(tmp_path: Path, line: str) -> None:
+    key = line.split(":")[0]
+    kept = [one for one in SETTINGS.splitlines() if not one.startswith(f"{key}:")]
+    _write(tmp_path, "\n".join([*kept, line]))
+    with pytest.raises(SiteError, match=f"{key} lies in the archive"):
+        read_site(tmp_path, "north")
+
+
+def test_a_home_of_nobody_is_a_mistake_and_no_bug(tmp_path: Path) -> None:
+    _write(tmp_path, SETTINGS.replace("archive: archive", "archive: ~nobody-here/x"))
+    with pytest.raises(SiteError, match="no user"):
+        read_site(tmp_path, "north")

@@ -97,9 +97,26 @@ def test_a_hospital_left_out_meets_the_finished_models(
     assert report["plan"]["roster"]["sites"] == ["rsna_1"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("data.leave_out=[elsewhere]", "data.leave_out names elsewhere"),
+        ("data.leave_out=vindr", "must be lists"),
+        ("data.leave_out=[1]", "must be lists"),
+    ],
+)
 def test_only_a_hospital_of_the_data_can_be_left_out(
-    words: list[str], capsys: pytest.CaptureFixture[str]
+    words: list[str], capsys: pytest.CaptureFixture[str], wrong: str, message: str
 ) -> None:
     with pytest.raises(SystemExit):
-        main([*words, "data.leave_out=[elsewhere]"])
-    assert "data.leave_out names elsewhere" in capsys.readouterr().err
+        main([*words, wrong])
+    assert message in capsys.readouterr().err
+
+
+def test_a_hospital_is_not_left_out_for_nobody_to_see(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["data.leave_out=[vindr]", "cross_site=false", "plan.roster.minimum_sites=1"]
+    with pytest.raises(SystemExit):
+        main([*words, *more, f"run_dir={tmp_path / 'run'}"])
+    assert "cross_site=true" in capsys.readouterr().err

@@ -68,8 +68,15 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
     cases = read_cases(source.root)
     files = scan_dicom(source, film=True, skip=cases.paths, wanted=_is_mammogram)
     images = _place(files)
+    elsewhere = {  # a breast is not benign because its malignant view was not copied
+        (lesion.patient, lesion.side)
+        for lesion in cases.lesions
+        if lesion.pathology_class == "malignant" and lesion.image not in images
+    }
     for image, same in images.items():
         facts = _facts(cases, image)
+        if image[:2] in elsewhere and facts.get("cancer_pathology") == 0:
+            facts |= dict.fromkeys(("cancer_pathology", "pathology_class", "birads"))
         for file in same:
             file.facts |= facts
         _judge_repeats(same)

@@ -44,6 +44,7 @@ def join(files: list[Found], root: Path, table: LabelTable, key: Key) -> dict[st
     by_side = table.level == "breast" and key not in _NAMES_ONE_IMAGE
     entries = _entries(read_rows(root, table), table, key, by_side)
     matched: dict[tuple[str, str], list[Found]] = {}
+    headers = {id(file): file.patient for file in files}
     files_unmatched = 0
     for file in files:
         place = (_KEY_OF[key](file), _side(file) if by_side else "")
@@ -56,12 +57,40 @@ def join(files: list[Found], root: Path, table: LabelTable, key: Key) -> dict[st
     for place, same in matched.items():
         for file in same:
             _take(file, entries[place], table)
+    if table.patient:
+        _rename_the_others(files, matched, headers, table.patient, entries)
     lines = {line for _, _, line in entries.values()}
     used = {entries[place][2] for place in matched}
     return {
         "table_rows_unmatched": len(lines - used),
         "files_unmatched": files_unmatched,
     }
+
+
+def _rename_the_others(
+    files: list[Found],
+    matched: dict[tuple[str, str], list[Found]],
+    headers: dict[int, str],
+    column: str,
+    entries: dict[tuple[str, str], _Entry],
+) -> None:
+    """Give a patient's files without a name in the table the name of the others.
+
+    Else one woman would have two pseudonyms, train and test, and withdraw by half.
+    """
+    named = {
+        id(file)
+        for place, same in matched.items()
+        if entries[place][1][column]
+        for file in same
+    }
+    names: dict[str, set[str]] = {}
+    for file in files:
+        if id(file) in named and headers[id(file)]:
+            names.setdefault(headers[id(file)], set()).add(file.patient)
+    for file in files:
+        if id(file) not in named and len(found := names.get(file.patient, set())) == 1:
+            (file.patient,) = found
 
 
 def _side(file: Found) -> str:

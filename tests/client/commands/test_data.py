@@ -30,3 +30,22 @@ def test_options_of_the_importer_come_from_the_settings(tmp_path: Path) -> None:
     code, said = client(hospital, "prepare")
     assert code == 2 and "options of importer hospital are not valid" in said
     assert "datasett" in said
+
+
+def test_a_changed_setting_is_not_overlooked(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path, images=2)
+    client(hospital, "prepare", *SMALL)
+    changed = SETTINGS.replace("dataset: ours", "dataset: theirs")
+    (hospital / "north.yaml").write_text(changed)
+    code, said = client(hospital, "prepare", *SMALL)
+    assert code == 2 and "reading again" in said and "secret.key" in said
+    (hospital / "north.yaml").write_text(changed.replace("folder: data", "folder: new"))
+    assert client(hospital, "prepare", *SMALL)[0] == 0
+
+
+def test_two_sizes_at_once_and_a_size_that_is_none(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path, images=2)
+    code, said = client(hospital, "prepare", *SMALL, "--also", "64x32")
+    assert code == 0 and said.count("2 images in") == 2
+    code, said = client(hospital, "prepare", *SMALL, "--also", "64")
+    assert code == 2 and "ROWSxCOLUMNS" in said

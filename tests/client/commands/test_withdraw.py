@@ -67,3 +67,12 @@ def test_caches_are_deleted_when_asked_only(hospital: Path) -> None:
     assert code == 0 and "nothing was left" in said
     code, said = client(hospital, "prepare", *SMALL)
     assert code == 0 and "5 images in" in said
+
+
+def test_the_parser_repeats_no_part_of_a_name(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path, images=1)
+    client(hospital, "prepare", *SMALL)
+    for words in (("SMITH", "ANNA"), ("--anna",), ("-4711",)):
+        code, said = client(hospital, "withdraw", *words)
+        assert code == 2
+        assert not any(word.strip("-") in said for word in words)

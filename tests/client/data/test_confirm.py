@@ -104,3 +104,22 @@ def test_without_its_archive_a_prepared_site_still_opens(
     folder, root = site
     shutil.rmtree(root)
     assert len(prepare(folder, root, small)) == 5
+
+
+def test_verify_needs_the_archive(
+    site: tuple[Path, Path], small: Preprocessing
+) -> None:
+    folder, root = site
+    shutil.rmtree(root)
+    with pytest.raises(CacheError, match="No archive folder"):
+        prepare(folder, root, small, verify=True)
+
+
+def test_a_second_size_confirms_the_first(
+    site: tuple[Path, Path], small: Preprocessing
+) -> None:
+    folder, root = site
+    (root / "image0002").unlink()
+    larger = Preprocessing(rows=64, columns=32)
+    with pytest.raises(CacheError, match="1 of 5 files"):
+        prepare(folder, root, small, also=[larger])

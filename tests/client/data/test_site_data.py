@@ -41,7 +41,7 @@ def test_other_content_is_refused_and_nothing_is_overwritten(
     (root / "image0001").unlink()
     with pytest.raises(ImporterError, match="already holds another import") as caught:
         import_site("hospital", root, site, "s", OPTIONS)
-    assert "new site folder" in str(caught.value) and _files(site) == before
+    assert "new folder" in str(caught.value) and _files(site) == before
 
 
 def test_interrupted_import_is_simply_made_again(

@@ -289,6 +289,18 @@ def test_nothing_in_the_manifest_identifies(
         assert word not in text
 
 
+def test_a_breast_whose_malignant_view_was_not_copied_is_unknown(
+    root: Path, pseudonymiser: Pseudonymiser
+) -> None:
+    rows = [*ROWS[MASS_TRAIN], "P_00004 0 RIGHT CC 1 5 MALIGNANT"]
+    _, before = _import(root, pseudonymiser)
+    assert before.loc["Mass-Test_P_00004_RIGHT_MLO", "cancer_pathology"] == 0
+    _write_table(root / "csv" / MASS_TRAIN, rows)
+    _, after = _import(root, pseudonymiser)
+    assert pd.isna(after.loc["Mass-Test_P_00004_RIGHT_MLO", "cancer_pathology"])
+    assert after.loc["Calc-Training_P_00001_LEFT_MLO", "cancer_pathology"] == 0
+
+
 def test_a_missing_table_could_hide_a_malignant_lesion_and_is_named(
     root: Path, pseudonymiser: Pseudonymiser
 ) -> None:

@@ -333,3 +333,25 @@ def test_any_file_name_survives_the_linkage() -> None:
     for name in ("plain/name", "per%cent ü", "line\nbreak", "not\udcfftext"):
         text = encode_path(Path(name))
         assert decode_path(text) == Path(name) and text.isascii() and "\n" not in text
+
+
+def test_a_patient_whom_the_table_names_once_has_that_name_on_every_file(
+    root: Path, pseudonymiser: Pseudonymiser
+) -> None:
+    table = "key,y,who\n1.2.9.1,1,alice\n1.2.9.2,0,\n"  # two files have no row
+    options = _table(root, table, "sop_instance_uid", patient="who")
+    _, rows = _import(root, pseudonymiser, **options)
+    assert set(rows["patient_key"]) == {pseudonymiser.patient("alice")}
+
+
+def test_two_names_for_one_patient_of_the_headers_are_not_mixed(
+    root: Path, pseudonymiser: Pseudonymiser
+) -> None:
+    table = "key,y,who\n1.2.9.1,1,alice\n1.2.9.2,0,bea\n"
+    options = _table(root, table, "sop_instance_uid", patient="who")
+    _, rows = _import(root, pseudonymiser, **options)
+    assert rows["patient_key"].value_counts().to_dict() == {
+        pseudonymiser.patient("alice"): 1,
+        pseudonymiser.patient("bea"): 1,
+        pseudonymiser.patient("P1"): 2,
+    }
