@@ -14,13 +14,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from common.canonical import canonical_json, sha256_hex
@@ -38,6 +32,7 @@ from common.stages import (
     Stage,
     Work,
 )
+from common.vendors import VendorIntent
 
 __all__ = [
     "Aggregation",
@@ -60,32 +55,6 @@ __all__ = [
     "plan_from_mapping",
     "plan_to_json",
     "read_plan",
-]
-
-
-VENDORS = tuple(
-    [
-        "hologic",
-        "ge",
-        "siemens",
-        "fuji",
-        "philips",
-        "planmed",
-        "ims",
-        "carestream",
-        "agfa",
-        "konica",
-        "metaltronica",
-        "synthetic",
-        "other",
-        "unknown",
-    ]
-)
-"""Manufacturers a plan can tell apart; ``other`` is none of them."""
-
-_VendorIntent = Annotated[
-    str,
-    StringConstraints(pattern=rf"^({'|'.join(VENDORS)})(/(presentation|unknown))?$"),
 ]
 
 
@@ -167,7 +136,7 @@ class Preprocessing:
     tomosynthesis: Literal["slab", "slices"] = "slab"
     slices: PositiveInt = 8
     voi: Literal["first", "none"] = "first"
-    voi_of: dict[_VendorIntent, Literal["first", "none"]] = field(default_factory=dict)
+    voi_of: dict[VendorIntent, Literal["first", "none"]] = field(default_factory=dict)
     crop: Literal["breast", "none"] = "breast"
     rows: PositiveInt = 128
     columns: PositiveInt = 64

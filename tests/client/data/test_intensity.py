@@ -13,7 +13,7 @@ from client.data import dicom_rules
 from client.data.dicom import read_picture
 from client.data.dicom_header import header_of
 from client.data.intensity import to_unit_range, window
-from common.plan import VENDORS
+from common.vendors import VENDORS
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
