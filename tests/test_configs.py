@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.compose import compose_tree, plan_of
-from common.plan import PlanError
+from common.plan import PlanError, plan_from_json, plan_to_json
 from simulations.settings import settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +57,10 @@ def test_folders_and_devices_never_enter_the_plan_hash() -> None:
     local = ["run_dir=/elsewhere", "device=cpu", "threads=1", "data.root=/other"]
     assert plan_of(compose_tree(["experiment=demo", *local])).hash == first
     assert plan_of(compose_tree(["experiment=demo", "plan.seed=1"])).hash != first
+
+
+def test_exceptions_of_the_voi_policy_are_given_on_the_command_line() -> None:
+    words = ["experiment=demo", "+plan.preprocessing.voi_of={ge/unknown: none}"]
+    plan = plan_of(compose_tree(words))
+    assert plan.preprocessing.voi_of == {"ge/unknown": "none"}
+    assert plan_from_json(plan_to_json(plan)) == plan
