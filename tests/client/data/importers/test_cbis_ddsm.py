@@ -18,6 +18,7 @@ from client.data.importers.files import Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CALC_TRAIN, CALC_TEST, MASS_TRAIN, MASS_TEST = (
@@ -341,3 +342,9 @@ def test_tables_alone_tell_leaks_and_conflicts(root: Path) -> None:
     assert cases.leaking_patients == {"P_00001"}
     assert cases.mixed_images == {("P_00001", "L", "CC"), ("P_00003", "L", "CC")}
     assert cases.mixed_breasts == {("P_00001", "L"), ("P_00003", "L")}
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("cbis_ddsm", root, tmp_path_factory.mktemp("site"))

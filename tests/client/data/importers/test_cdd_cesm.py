@@ -16,6 +16,7 @@ from client.data.importers.files import Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 LOW = "Low energy images of CDD-CESM"
 SUBTRACTED = "Subtracted images of CDD-CESM"
@@ -271,3 +272,9 @@ def test_nothing_in_the_manifest_names_a_patient_or_a_file(
     imported, _ = _import(root, pseudonymiser)
     text = imported.manifest.to_csv()
     assert not [word for word in ("P1", "P2", "_DM_", "jpg") if word in text]
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("cdd_cesm", root, tmp_path_factory.mktemp("site"))

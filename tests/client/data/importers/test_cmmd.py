@@ -18,6 +18,7 @@ from client.data.importers.files import Imported, ImporterError, Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 XLSX = "CMMD_clinicaldata_revision.xlsx"
 CSV = "CMMD_clinicaldata_revision.csv"
@@ -343,3 +344,9 @@ def test_nothing_identifying_is_in_the_manifest(
     text = " ".join(map(str, imported.manifest.to_numpy().ravel()))
     for identifier in ("D1-0", "D2-0", "1.3.6.1", "79377", "20100718", ".dcm"):
         assert identifier not in text
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("cmmd", root, tmp_path_factory.mktemp("site"))

@@ -14,6 +14,7 @@ from client.data.importers.files import Source
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 HEADER = (
     "anon_patientid,exam_year,x_age,x_case,x_cancer_laterality,x_type,x_lymphnode_met,"
@@ -288,3 +289,9 @@ def test_nothing_in_the_manifest_names_a_patient(
     text = imported.manifest.drop(columns=["row_id"]).to_csv(index=False)
     words = ("00002_", "20990909", "1.2.5.", "1.2.4.", "anonymous", ",2013,")
     assert not [word for word in words if word in text]
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("csaw_cc", root, tmp_path_factory.mktemp("site"))

@@ -15,6 +15,7 @@ from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
 from tests.support.embed_archive import EXAM, PATIENT, Embed
+from tests.support.through import goes_through
 
 
 @pytest.fixture
@@ -343,3 +344,10 @@ def test_race_and_identifiers_go_nowhere(
     assert not [word for word in words if word in text]
     kept = repr((read_exams(archive.root), read_images(archive.root)))
     assert "African" not in kept and "Hispanic" not in kept
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    archive: Embed, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    archive.write()
+    goes_through("embed", archive.root, tmp_path_factory.mktemp("site"))

@@ -16,6 +16,7 @@ from client.data.importers.inbreast import import_archive
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 FIRST, SECOND = "6c613a14b80a8591", "d713ef5849f98b6c"
 HEADER = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
@@ -248,3 +249,9 @@ def test_options_are_checked(root: Path, pseudonymiser: Pseudonymiser) -> None:
     assert set(rows["dataset"]) == {"other"}
     with pytest.raises(ImporterError, match="options of importer inbreast"):
         _import(root, pseudonymiser, film=True)
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("inbreast", root, tmp_path_factory.mktemp("site"))

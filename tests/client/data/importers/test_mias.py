@@ -15,6 +15,7 @@ from client.data.importers.mias import import_archive
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 INFO = """\
 INFORMATION:
@@ -213,3 +214,9 @@ def test_options_are_checked(root: Path, pseudonymiser: Pseudonymiser) -> None:
     assert set(rows["dataset"]) == {"other"}
     with pytest.raises(ImporterError, match="options of importer mias"):
         _import(root, pseudonymiser, allow_8bit=True)
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("mias", root, tmp_path_factory.mktemp("site"))

@@ -14,6 +14,7 @@ from client.data.importers.rsna import import_archive
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 TRAIN = """\
 site_id,patient_id,image_id,laterality,view,age,cancer,biopsy,invasive,BIRADS,implant,\
@@ -313,3 +314,9 @@ def test_nothing_identifying_is_in_the_manifest(
     text = " ".join(map(str, imported.manifest.to_numpy().ravel()))
     for identifier in ("10006", "10011", "27770", "462822612", "1.2.840", ".dcm"):
         assert identifier not in text
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("rsna", root, tmp_path_factory.mktemp("site"))

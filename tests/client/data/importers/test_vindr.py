@@ -15,6 +15,7 @@ from client.data.importers.vindr import import_archive
 from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from common.plan import Target
+from tests.support.through import goes_through
 
 
 def _md5(text: str) -> str:
@@ -242,3 +243,9 @@ def test_nothing_identifying_is_in_the_manifest(
     images = [_md5(f"image {number}") for number in range(len(IMAGES))]
     for identifier in [*STUDIES, *series, *images]:
         assert identifier not in text
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    goes_through("vindr", root, tmp_path_factory.mktemp("site"))
