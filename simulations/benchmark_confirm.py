@@ -21,7 +21,7 @@ from common.progress import View
 
 _ROWS, _COLUMNS = 32, 16
 _SIZE = Preprocessing(rows=_ROWS, columns=_COLUMNS)
-_UID = "1.2.3.00000000"
+_UID = "1.2.3.10000000"
 _PATIENT = "P00000000"
 
 
@@ -81,7 +81,7 @@ def _write(root: Path, stubs: int, view: View) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             pixels = _pixels(random).tobytes()
             content = (
-                template.replace(_UID.encode(), f"1.2.3.1{number:07d}".encode())
+                template.replace(_UID.encode(), f"1.2.3.2{number:07d}".encode())
                 .replace(_PATIENT.encode(), f"P{number:08d}".encode())
                 .replace(bytes(len(pixels)), pixels)
             )
