@@ -94,7 +94,10 @@ def check(
     archive: _Archive = None,
     workers: _Workers = CPUS,
 ) -> None:
-    """Decode every image once, small; write check.html, check.json, summary.json."""
+    """Decode every image once, small; write check.html, check.json, summary.json.
+
+    OUT is the site's data folder, as import made it.
+    """
     with user_errors():
         check_folder(View(), out, archive or archive_of(out), workers)
 
@@ -112,7 +115,8 @@ def prepare(
 ) -> None:
     """Decode, crop and resize; go on where an interrupted call stopped.
 
-    A finished preparation is confirmed by the size and time of every file.
+    OUT is the site's data folder. A finished preparation is confirmed by the size and
+    time of every file.
     """
     with user_errors():
         wanted = wanted_preprocessing(plan, rows, columns)
@@ -129,7 +133,10 @@ def prepare(
 
 @app.command()
 def show(out: _Out) -> None:
-    """Tell what a site has: files by status and code, images by vendor, view, label."""
+    """Tell what a site has: files by status and code, images by vendor, view, label.
+
+    OUT is the site's data folder.
+    """
     view = View()
     with user_errors():
         manifest = read_manifest(out)

@@ -143,7 +143,7 @@ def _signals(
     ]
     for number in range(SLICES):
         signal = tissue * (_FAINT + (1 - _FAINT) * _sharpness(number - heights))
-        for top, (box, added) in zip(tops, painted, strict=False):
+        for top, (box, added) in zip(tops[: len(painted)], painted, strict=True):
             part = signal[box.row0 : box.row1, box.column0 : box.column1]
             part += added * _sharpness(np.asarray(number - top, dtype=np.float64))
         yield signal
