@@ -395,3 +395,18 @@ def test_snapshot_can_be_sent_to_another_process(
     images = snapshot.read(np.arange(2))
     copy = pickle.loads(pickle.dumps(snapshot))  # noqa: S301 - our own object
     np.testing.assert_array_equal(copy.read(np.arange(2)), images)
+
+
+def test_a_manifest_that_a_kill_left_behind_the_linkage_loses_no_image(
+    site: Path, prepared: tuple[Path, Path]
+) -> None:
+    manifest, linkage = read_manifest(site), read_linkage(site)
+    first = manifest["row_id"] == manifest["row_id"].iloc[0]
+    behind = manifest.assign(
+        status=manifest["status"].mask(first, "quarantined"),
+        reason=manifest["reason"].mask(first, "Q_TIMEOUT"),
+    )
+    write_manifest(site, behind, linkage)
+    snapshot = prepare(site, prepared[1], Preprocessing(rows=48, columns=24))
+    assert len(snapshot) == len(manifest)
+    assert set(read_manifest(site)["status"]) == {"ok"}

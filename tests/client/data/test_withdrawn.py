@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.data.cache import prepare
+from client.data.cache import CacheError, prepare
 from client.data.check import check_site
 from client.data.dataset import build_dataset
 from client.data.importers import ImporterError
@@ -134,3 +134,14 @@ def test_the_list_is_private_sorted_and_never_guessed(site: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(WithdrawnError, match="Restore"):
             read_manifest(site)
+
+
+def test_a_lost_list_does_not_open_the_images_of_before(
+    site: Path, root: Path, small: Preprocessing
+) -> None:
+    prepare(site, root, small)
+    write_withdrawn(site, [KEYS[1]])
+    prepare(site, root, small)
+    (site / WITHDRAWN_FILE).unlink()
+    with pytest.raises(CacheError, match=r"Restore withdrawn\.json"):
+        open_snapshot(site, small)
