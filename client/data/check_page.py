@@ -32,6 +32,7 @@ _SEEN = (
     "side_against_pixels",
     "marks",
     "W_RANGE",
+    "W_DIM",
     "W_SIDE",
     "W_TEXT",
     "W_VOI",

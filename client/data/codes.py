@@ -51,6 +51,7 @@ REASONS: dict[str, str] = {
     "W_PADDED": "more pixel bytes than the header declares; the rest is ignored",
     "W_VALUE": "an element has a value that its type does not allow",
     "W_RANGE": "pixels beyond BitsStored; clipped",
+    "W_DIM": "no pixel reaches a tenth of the display range",
     "W_CHARSET": "unknown character set",
     "W_VOI": "VOI LUT or window unusable; the stored range is used",
     "W_SIDE": "header and table disagree on the side",
@@ -81,6 +82,7 @@ REMEDIES: dict[str, str] = {
     "W_SLICES": "Export these volumes again: a finding may be in what is missing.",
     "W_VOI": "Their grey values are not comparable to the others: look at them.",
     "W_RANGE": "Look at them: bright areas may be cut off.",
+    "W_DIM": "Look at them: the window, or the depth, may be that of another image.",
 }
 """What the person who prepares the data can do; codes without an entry need nothing,
 or only a look."""

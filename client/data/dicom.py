@@ -6,7 +6,7 @@ it), `dicom_decode` (pixels), `intensity` (values). Rasters go through `raster`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -18,6 +18,10 @@ from client.data.dicom_decode import decode
 from client.data.dicom_header import Header, header_of, read_dataset
 from client.data.dicom_rules import intent, vendor
 from client.data.intensity import Voi, to_unit_range, voi_is_unusable
+
+DIM = 0.1
+"""Brightest value below which an image is remarked on. In RSNA there are an image of 8
+bits with the window of another depth, and one of a very low range."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def read_picture(
     voi: Voi = "first",
     frames: tuple[int, int] | None = None,
     voi_of: Mapping[str, Voi] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Picture:
     """Decode a file that `client.data.dicom_rules.classify` has accepted.
 
@@ -55,6 +60,7 @@ def read_picture(
     frames : first and one past the last of a volume, which become one image, the
         maximum of them after VOI and inversion; None for a file of one image
     voi_of : exceptions by vendor or ``vendor/intent``, see `common.plan.Preprocessing`
+    alive : called before each frame, for whoever watches over a long volume
 
     Raises
     ------
@@ -65,8 +71,13 @@ def read_picture(
     header = header_of(ds)
     voi = _voi_of(header, voi_of or {}) or voi
     wanted: Iterable[int | None] = (None,) if frames is None else range(*frames)
-    shown = (_show(content, ds, header, voi, frame) for frame in wanted)
-    picture = reduce(brightest, shown)
+
+    def shown() -> Iterator[Picture]:
+        for frame in wanted:
+            alive()
+            yield _show(content, ds, header, voi, frame)
+
+    picture = reduce(brightest, shown())
     if voi == "first" and voi_is_unusable(header):
         header.remarks.add("W_VOI")
     return replace(picture, remarks=tuple(sorted(header.remarks)))
@@ -97,6 +108,8 @@ def _show(
 ) -> Picture:
     stored, decoder = decode(content, ds, header, frame)
     image, step = to_unit_range(stored, header, voi)
+    if frame is None and image.max() < DIM:
+        header.remarks.add("W_DIM")
     return Picture(image, _spacing(header), decoder, step, ())
 
 

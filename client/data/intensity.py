@@ -19,6 +19,9 @@ _NARROWEST = 0.005
 """A window that spans less of the stored range is that of another bit depth: two files
 of CMMD have 16 bits and the window of the 8-bit ones, 256 wide."""
 
+_BLOCK = 2**16
+"""Pixels looked up at a time."""
+
 
 def to_unit_range(
     stored: np.ndarray, header: Header, voi: Voi
@@ -38,13 +41,35 @@ def to_unit_range(
     float32, shape (rows, columns), range [0, 1], MONOCHROME2; padding is 0
     name of the VOI step: ``lut sigmoid linear linear_exact range``
     """
+    low, high = int(stored.min()), int(stored.max())
+    if high - low >= stored.size:
+        return _shown(stored, header, voi)
+    table, step = _shown(np.arange(low, high + 1, dtype=stored.dtype), header, voi)
+    return _each(table, stored, low), step
+
+
+def _each(table: np.ndarray, stored: np.ndarray, low: int) -> np.ndarray:
+    """Look every pixel up: all steps depend on its value alone, and values are few.
+
+    Blocks of rows stay in the processor's cache; a whole image would not.
+    """
+    image = np.empty(stored.shape, np.float32)
+    rows = max(1, _BLOCK // max(1, stored[0].size))
+    for row in range(0, len(stored), rows):
+        position = np.subtract(stored[row : row + rows], low, dtype=np.intp)
+        table.take(position, out=image[row : row + rows], mode="clip")
+    return image
+
+
+def _shown(stored: np.ndarray, header: Header, voi: Voi) -> tuple[np.ndarray, str]:
+    """Take every step in float64: twins that are inverse to each other end equal."""
     padding = padding_mask(stored, header)
     values, low, high = _modality(stored, header)
     step = _chosen_voi(header) if voi == "first" else "range"
     if step == "lut" and header.voi_lut is not None:
         image = _look_up(values, header.voi_lut)
     elif step == "range":
-        image = (values - low) / np.float32(high - low)
+        image = (values - low) / (high - low)
     else:
         image = window(values, *_window(header), step)
     np.clip(image, 0.0, 1.0, out=image)
@@ -62,28 +87,27 @@ def window(
 
     Parameters
     ----------
-    values : float32, after the modality LUT
+    values : float32 or float64, after the modality LUT
     center, width : in the unit of `values`
     function : ``linear``, ``linear_exact`` or ``sigmoid``
 
     Returns
     -------
-    float32, 0 at the lower and 1 at the upper end of the window
+    type of `values`, 0 at the lower and 1 at the upper end of the window
 
     Notes
     -----
     PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT).
     """
     if function == "sigmoid":
-        scaled = (values - np.float32(center)) * np.float32(-4.0 / width)
+        scaled = (values - center) * (-4.0 / width)
         # Beyond 80 the result is 0 in float32; the bound avoids an overflow.
-        return np.asarray(1.0 / (1.0 + np.exp(np.minimum(scaled, np.float32(80.0)))))
+        return np.asarray(1.0 / (1.0 + np.exp(np.minimum(scaled, 80.0))))
     if function == "linear_exact":
-        return (values - np.float32(center)) / np.float32(width) + np.float32(0.5)
+        return (values - center) / width + 0.5
     if width == 1:
-        return (values > np.float32(center - 0.5)).astype(np.float32)
-    shifted = values - np.float32(center - 0.5)
-    return shifted / np.float32(width - 1) + np.float32(0.5)
+        return (values > center - 0.5).astype(values.dtype)
+    return (values - (center - 0.5)) / (width - 1) + 0.5
 
 
 def header_voi(header: Header) -> str:
@@ -127,7 +151,7 @@ def _as_stored(value: float | None, stored: np.ndarray) -> int:
 def _modality(stored: np.ndarray, header: Header) -> tuple[np.ndarray, float, float]:
     if header.modality_lut is not None:
         lut = header.modality_lut
-        return _look_up(stored, lut) * np.float32(lut.maximum), 0.0, float(lut.maximum)
+        return _look_up(stored, lut) * lut.maximum, 0.0, float(lut.maximum)
     slope = header.number("RescaleSlope") or 1.0
     intercept = header.number("RescaleIntercept") or 0.0
     if not (math.isfinite(slope) and math.isfinite(intercept)):
@@ -137,9 +161,9 @@ def _modality(stored: np.ndarray, header: Header) -> tuple[np.ndarray, float, fl
     low, high = (
         (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     )
-    values = stored.astype(np.float32)
+    values = stored.astype(np.float64)
     if (slope, intercept) != (1.0, 0.0):
-        values = values * np.float32(slope) + np.float32(intercept)
+        values = values * slope + intercept
     ends = (low * slope + intercept, high * slope + intercept)
     return values, min(ends), max(ends)
 
@@ -151,7 +175,7 @@ def _look_up(values: np.ndarray, lut: Lut) -> np.ndarray:
     position = np.clip(
         np.rint(values).astype(np.int64) - first, 0, len(lut.entries) - 1
     )
-    return np.asarray(lut.entries[position] / np.float32(lut.maximum))
+    return np.asarray(lut.entries[position] / lut.maximum)
 
 
 def _is_display(header: Header) -> bool:

@@ -36,6 +36,7 @@ OPTIONS: dict[str, Any] = {
 """Options of importer ``hospital`` for this archive."""
 
 _MG = "1.2.840.10008.5.1.4.1.1.1.2"
+_TOMOSYNTHESIS, _CT = "1.2.840.10008.5.1.4.1.1.13.1.3", "1.2.840.10008.5.1.4.1.1.2"
 _JPEG_LOSSLESS, _JPEG_2000 = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"
 _ROWS, _COLUMNS = 64, 48
 _KIND_OF_VR = {
@@ -123,7 +124,7 @@ def _write_spoilt(archive: _Archive) -> None:
 
 
 def _write_broken(archive: _Archive) -> None:
-    """Write files that fail, each in its own way."""
+    """Write files that fail, each in its own way, and tomosynthesis."""
     patient = PATIENTS + 1
     whole = _to_bytes(archive.image(patient))
     archive.write(whole, patient)
@@ -137,6 +138,14 @@ def _write_broken(archive: _Archive) -> None:
         frame = b"\xff\xd8" + 20 * text + b"\xff\xd9"
         ds.add_new(tag_for_keyword("PixelData"), "OB", encapsulate([frame]))
         archive.write(_to_bytes(ds), patient)
+    volume = archive.image(patient)
+    volume.SOPClassUID, volume.NumberOfFrames = _TOMOSYNTHESIS, 2
+    volume.PixelData = 2 * volume.PixelData
+    archive.write(_to_bytes(volume), patient)
+    one_slice = archive.image(patient)
+    one_slice.SOPClassUID, one_slice.Modality, one_slice.InstanceNumber = _CT, "CT", 1
+    one_slice.ImageType = ["DERIVED", "PRIMARY", "TOMO"]
+    archive.write(_to_bytes(one_slice), patient)
     report = archive.image(patient)
     report.Modality = "SR"
     archive.write(_to_bytes(report), patient)

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,7 +119,7 @@ def _pictures(
         if "lost" in files[at]:
             code = {"crashed": "Q_CRASH", "hung": "Q_TIMEOUT"}[files[at]["lost"]]
             raise Rejected(code, "decode", "WorkerDied")
-        yield _read(files[at], slot["frames"], preprocessing)
+        yield _read(files[at], slot["frames"], preprocessing, partial(starting, at))
 
 
 def _prepare(
@@ -138,7 +138,10 @@ def _prepare(
 
 
 def _read(
-    file: dict[str, Any], frames: list[int] | None, preprocessing: Preprocessing
+    file: dict[str, Any],
+    frames: list[int] | None,
+    preprocessing: Preprocessing,
+    alive: Callable[[], None],
 ) -> Picture:
     try:
         content = Path(file["path"]).read_bytes()
@@ -149,7 +152,8 @@ def _read(
     if file["reader"] == "raster":
         return read_raster(content, file["bits"], file["photometric"])
     wanted = None if frames is None else (frames[0], frames[1])
-    return read_picture(content, preprocessing.voi, wanted, preprocessing.voi_of)
+    voi, voi_of = preprocessing.voi, preprocessing.voi_of
+    return read_picture(content, voi, wanted, voi_of, alive)
 
 
 def _rejected(verdict: Rejected) -> dict[str, Any]:

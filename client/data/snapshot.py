@@ -27,7 +27,7 @@ from common.plan import Preprocessing
 IMAGES_FILE = "images.u16"
 INDEX_FILE = "index.parquet"
 SNAPSHOT_FILE = "snapshot.json"
-SCHEMA = 2
+SCHEMA = 3
 _DIGITS = 12
 
 INDEX_DTYPES = {

@@ -45,8 +45,8 @@ def run_tasks(
     setup : sent to each worker first
     tasks : one answer each, in any order
     workers : processes at a time, at least 1
-    seconds_per_file : a worker that says nothing for so long is killed. A few times
-        what the slowest decoder needs for the largest image or volume that is read
+    seconds_per_file : a worker that says nothing for so long is killed. It speaks
+        before each file and each frame; a few times what the slowest decoder needs
 
     Raises
     ------
@@ -175,7 +175,7 @@ class _Worker(threading.Thread):
     def _begin(self) -> subprocess.Popen[str]:
         paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
         process = subprocess.Popen(
-            [sys.executable, "-m", self._module],
+            [sys.executable, "-P", "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -15,6 +15,17 @@ MG = "1.2.840.10008.5.1.4.1.1.1.2"
 TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MODEL = "Unit Test Mammograph"
+LOSSLESS = (
+    "1.2.840.10008.1.2",  # implicit little endian
+    "1.2.840.10008.1.2.1",  # explicit little endian
+    "1.2.840.10008.1.2.2",  # explicit big endian
+    "1.2.840.10008.1.2.1.99",  # deflated
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000
+    "1.2.840.10008.1.2.5",  # RLE
+)
+"""Transfer syntaxes that keep every value."""
 
 
 def phantom(rows: int = 64, columns: int = 48, seed: int = 0) -> np.ndarray:

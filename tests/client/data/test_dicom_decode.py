@@ -147,7 +147,7 @@ def test_a_volume_is_read_by_frame_or_as_its_maximum(
 ) -> None:
     frames = dicom.stack(5, 96, 80)
     content = dicom.encoded(dicom.volume(frames), syntax)
-    shown = frames / np.float32(4095)
+    shown = (frames / 4095).astype(np.float32)
     for number in (0, 3, 4):
         one = read_picture(content, frames=(number, number + 1))
         np.testing.assert_array_equal(one.image, shown[number])
@@ -161,7 +161,7 @@ def test_the_maximum_of_a_volume_is_the_brightest_as_shown(dicom: ModuleType) ->
     frames = dicom.stack(3)
     ds = dicom.volume(frames, PhotometricInterpretation="MONOCHROME1")
     slab = read_picture(dicom.to_bytes(ds), frames=(0, 3))
-    shown = np.float32(1) - frames / np.float32(4095)
+    shown = (1.0 - frames / 4095).astype(np.float32)
     np.testing.assert_array_equal(slab.image, shown.max(axis=0))
 
 

@@ -124,6 +124,15 @@ def test_rescale_moves_values_and_range(dicom: ModuleType) -> None:
     np.testing.assert_allclose(windowed, same, atol=1e-6)
 
 
+@pytest.mark.parametrize(("brightest", "remarks"), [(409, ("W_DIM",)), (410, ())])
+def test_an_image_that_stays_dark_is_remarked_on(
+    dicom: ModuleType, brightest: int, remarks: tuple[str, ...]
+) -> None:
+    """As one of 8 bits does beside the window, or in the range, of 12."""
+    picture = read_picture(dicom.image(RAMP % brightest + 1))
+    assert picture.remarks == remarks
+
+
 def test_8_bit_display_data_skip_the_window(dicom: ModuleType) -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     ds = dicom.dataset(
@@ -152,7 +161,7 @@ def test_monochrome1_twin_is_equal(dicom: ModuleType, windowed: bool) -> None:
         }
         twin |= elements | {"WindowCenter": 4095 - 2000}
     found = _image(dicom, (4095 - RAMP).astype(np.uint16), **twin)
-    np.testing.assert_allclose(found, _image(dicom, **elements), atol=1e-6)
+    np.testing.assert_array_equal(found, _image(dicom, **elements))
 
 
 def test_monochrome1_is_inverted_against_a_fixed_maximum(dicom: ModuleType) -> None:
