@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,17 +28,34 @@ class View:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(soft_wrap=True)
+        self._lock = threading.Lock()
+        self._shown: Progress | None = None  # rich shows one group of bars at a time
+        self._bars = 0
 
     @contextmanager
     def bar(self, title: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
         """Show one bar while the block runs; time left follows from its own speed.
+
+        Threads may show theirs at the same time: one below the other.
 
         Parameters
         ----------
         quiet : show and say nothing, for work that is already done
         """
         began = time.monotonic()
-        progress = Progress(
+        progress = self._group(disable=True) if quiet else self._enter()
+        task = progress.add_task(title, total=max(total, 1), note="")
+        try:
+            yield Bar(progress, task)
+        finally:
+            progress.remove_task(task)
+            if not quiet:
+                self._leave()
+        if not quiet:
+            self.say(f"{title}: done in {duration(time.monotonic() - began)}")
+
+    def _group(self, *, disable: bool) -> Progress:
+        return Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -47,13 +65,23 @@ class View:
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
-            disable=quiet or not self.console.is_terminal,
+            disable=disable,
         )
-        with progress:
-            task = progress.add_task(title, total=max(total, 1), note="")
-            yield Bar(progress, task)
-        if not quiet:
-            self.say(f"{title}: done in {duration(time.monotonic() - began)}")
+
+    def _enter(self) -> Progress:
+        with self._lock:
+            if self._shown is None:
+                self._shown = self._group(disable=not self.console.is_terminal)
+                self._shown.start()
+            self._bars += 1
+            return self._shown
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._bars -= 1
+            if self._bars == 0 and self._shown is not None:
+                self._shown.stop()
+                self._shown = None
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -26,7 +26,8 @@ from common.atomic import write_atomic
 from common.metrics import roc_auc
 from common.units import aggregate_units
 from simulations.cross_site import score_model
-from simulations.experiment import Laboratory, run_arms
+from simulations.experiment import run_arms
+from simulations.laboratory import Laboratory
 from simulations.results import Finished
 from simulations.settings import DataSettings
 from simulations.sites import prepare_sites
@@ -117,12 +118,13 @@ def _areas_without_lesions(laboratory: Laboratory) -> PerSite:
     data = replace(
         settings.data, root=f"{settings.data.root}-without-lesions", lesions=False
     )
+    snapshots = prepare_sites(data, laboratory.plan, laboratory.view)[0]
     blind = replace(
         laboratory,
         settings=replace(
             settings, data=data, run_dir=str(settings.folder / "without_lesions")
         ),
-        snapshots=prepare_sites(data, laboratory.plan, laboratory.view)[0],
+        snapshots={site: snapshots[site] for site in data.taking_part},
     )
     run = run_arms(blind)["pooled"][0]
     return _model_areas(laboratory, run, _extra_snapshots(laboratory, lesions=False))

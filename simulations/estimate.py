@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 
 import torch
@@ -12,8 +14,9 @@ from client.resident import Resident
 from client.steps.plain import plain_step
 from client.training import build_optimizer
 from common.progress import duration
+from common.records import Refusal
 from simulations.arms import arm_of
-from simulations.experiment import Laboratory
+from simulations.laboratory import Laboratory
 
 _STEPS = 8
 _EVALUATION_COST = 0.3
@@ -23,15 +26,27 @@ _EVALUATION_COST = 0.3
 def say_estimate(laboratory: Laboratory) -> None:
     """Say how many runs are to come and how long they will take."""
     settings, plan = laboratory.settings, laboratory.plan
-    trained = [arm for arm in settings.arms if not arm_of(arm).after]
-    each = len(settings.seeds) - 1 + max(1, len(settings.rates))
-    seconds = seconds_per_run(laboratory)
+    trained = len([arm for arm in settings.arms if not arm_of(arm).after])
+    phases = trained * max(1, len(settings.rates)), trained * (len(settings.seeds) - 1)
+    at_a_time = min(settings.parallel, max(phases))
+    waves = sum(math.ceil(runs / at_a_time) for runs in phases)
     device = laboratory.machine.device
+    seconds = seconds_per_run(laboratory) * _crowding(laboratory, at_a_time)
     laboratory.view.say(
-        f"{len(trained) * each} runs of {plan.rounds} rounds on {device}, about "
-        f"{duration(seconds)} each: {duration(seconds * len(trained) * each)} in all, "
+        f"{sum(phases)} runs of {plan.rounds} rounds on {device}"
+        + (f", {at_a_time} at a time" if at_a_time > 1 else "")
+        + f", about {duration(seconds)} each: {duration(seconds * waves)} in all, "
         f"less what is done already. Starts from {plan.start.kind} weights."
     )
+
+
+def _crowding(laboratory: Laboratory, at_a_time: int) -> float:
+    """Return how much longer a run takes beside others; one GPU is thought full."""
+    if laboratory.machine.device.type == "cuda":
+        return float(at_a_time)
+    cores = os.cpu_count() or 1
+    threads = min(laboratory.machine.threads or torch.get_num_threads(), cores)
+    return max(1.0, at_a_time * threads / cores)
 
 
 def seconds_per_run(laboratory: Laboratory) -> float:
@@ -60,7 +75,10 @@ def seconds_per_run(laboratory: Laboratory) -> float:
 
 def _images_per_run(laboratory: Laboratory, site: str) -> float:
     plan = laboratory.plan
-    dataset = build_dataset({site: laboratory.snapshots[site]}, plan)
+    try:
+        dataset = build_dataset({site: laboratory.snapshots[site]}, plan)
+    except Refusal:  # it will refuse at the handshake, by its name
+        return 0.0
     train, validation = len(dataset.select("train")), len(dataset.select(VALIDATION))
     total = 0.0
     for stage in plan.stages:

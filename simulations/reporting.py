@@ -22,7 +22,7 @@ from common.report.build import write_report
 from common.report.extras import Curve, Extras, History, Sample, curve_from_scores
 from simulations.arms import POOLED
 from simulations.cross_site import cross_site_entry
-from simulations.experiment import Laboratory
+from simulations.laboratory import Laboratory
 from simulations.results import (
     Finished,
     Statistics,

@@ -8,29 +8,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from client.data.cache import CacheError
-from client.data.dataset import build_dataset
-from client.data.importers import ImporterError
-from client.data.manifest import ManifestError
-from client.data.pseudonyms import SecretError
-from client.data.workers import WorkerError
-from common.checkpoint import CheckpointError
 from common.compose import compose_tree, plan_of
-from common.lock import FolderBusyError, locked
+from common.lock import locked
 from common.models.check import check_models
 from common.plan import Plan, PlanError
 from common.progress import View
-from common.records import Refusal
-from server.participation import RunFailed
 from simulations.difficulty import measure_difficulty
 from simulations.estimate import say_estimate
-from simulations.experiment import (
-    Laboratory,
-    device_of,
-    run_arms,
-    write_chosen_rates,
-)
-from simulations.federation import Machine
+from simulations.experiment import run_arms, write_chosen_rates
+from simulations.laboratory import Laboratory, open_laboratory, with_threads
+from simulations.mistakes import MISTAKES
 from simulations.reporting import make_report
 from simulations.results import Finished
 from simulations.settings import (
@@ -40,7 +27,7 @@ from simulations.settings import (
     read_folder,
     settings_of,
 )
-from simulations.sites import prepare_sites, synthesise
+from simulations.sites import synthesise
 from simulations.source import keep_source
 
 USAGE = """\
@@ -58,20 +45,6 @@ Every FIELD is in configs/simulation.yaml and configs/plan/default.yaml. A run w
 report.html, report.json, TensorBoard curves and each site's models into run_dir. Ctrl-C
 leaves it so that the same command, or `resume`, goes on.
 """
-
-MISTAKES = (
-    RunFailed,
-    Refusal,
-    CacheError,
-    CheckpointError,
-    ImporterError,
-    ManifestError,
-    WorkerError,
-    SecretError,
-    FolderBusyError,
-    OSError,
-)
-"""What a user can cause or mend: shown as text, never as a traceback."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -115,6 +88,7 @@ def _dispatch(words: list[str], view: View) -> None:
 def run(settings: Settings, plan: Plan, view: View) -> Path:
     """Prepare the sites, run every arm, write the report; returns the page's path."""
     check_together(settings, plan)
+    settings = with_threads(settings, plan)
     warnings = check_models(plan)
     with locked(settings.folder):
         return _run(settings, plan, view, warnings)
@@ -125,17 +99,7 @@ def _run(settings: Settings, plan: Plan, view: View, warnings: list[str]) -> Pat
         view.say(f"Going on with the run in {settings.folder}")
     for warning in warnings:
         view.say(f"Note: {warning}")
-    snapshots, synthetic = prepare_sites(settings.data, plan, view)
-    start = Path(settings.start_file).resolve() if settings.start_file else None
-    machine = Machine(device_of(settings), plan.threads or settings.threads, start)
-    left_out = {
-        site: snapshots.pop(site) for site in dict.fromkeys(settings.data.leave_out)
-    }
-    for site, snapshot in left_out.items():  # before hours of training, not after
-        build_dataset({site: snapshot}, plan, required=())
-    laboratory = Laboratory(
-        settings, plan, snapshots, machine, view, synthetic, left_out
-    )
+    laboratory = open_laboratory(settings, plan, view)
     say_estimate(laboratory)
     runs = run_arms(laboratory)
     write_chosen_rates(runs, settings.folder)

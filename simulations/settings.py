@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from simulations.arms import check_arms
 
 _STRICT = ConfigDict(extra="forbid")
 _FILE, _PLAN = "experiment.json", "plan.json"
-_LOCAL = {"run_dir", "device", "threads", "backend"}
+_LOCAL = {"run_dir", "device", "parallel", "backend"}
 """May differ between the calls of one run; so may the number of data workers."""
 
 
@@ -130,6 +130,7 @@ class Settings:
     extra_test: int
     keep_source: str | None
     data: DataSettings
+    parallel: Annotated[int, Field(gt=0)] = 1
 
     @property
     def folder(self) -> Path:
@@ -162,9 +163,32 @@ def settings_of(tree: dict[str, Any]) -> Settings:
         raise PlanError(str(error)) from None
     if settings.extra_test and settings.arms != ("pooled",):
         raise PlanError("extra_test measures the pooled arm: arms=[pooled]")
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise PlanError("seeds has one twice")
+    if len({f"{rate:g}" for rate in settings.rates}) < len(settings.rates):
+        raise PlanError("rates has one twice, to six digits")
+    if settings.backend == "ray":  # has processes of its own
+        settings = replace(settings, parallel=1)
     if unknown := set(settings.compare) - set(settings.arms):
         raise PlanError(f"compare names {', '.join(sorted(unknown))}, not in arms")
-    return settings
+    # As a file would give them back: claims and processes compare what they read.
+    return settings_from_json(settings_to_json(settings))
+
+
+def settings_to_json(settings: Settings) -> bytes:
+    """Write settings down for `settings_from_json`."""
+    return json.dumps(asdict(settings), indent=2).encode()
+
+
+def settings_from_json(content: bytes) -> Settings:
+    """Read settings that `settings_to_json` wrote.
+
+    Raises
+    ------
+    ValidationError
+        If a field is missing, unknown or wrong.
+    """
+    return _SETTINGS.validate_json(content)
 
 
 def check_together(settings: Settings, plan: Plan) -> None:
@@ -204,7 +228,6 @@ def claim_folder(settings: Settings, plan: Plan) -> bool:
         If it holds another experiment, or files of something else.
     """
     folder = settings.folder
-    document = json.dumps(asdict(settings), indent=2).encode()
     leftovers = {path.name for path in folder.glob("*")} - {".lock", _PLAN}
     if (folder / _FILE).is_file():
         before, earlier = read_folder(folder)
@@ -229,7 +252,7 @@ def claim_folder(settings: Settings, plan: Plan) -> bool:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / _PLAN, plan_to_json(plan))
-    write_atomic(folder / _FILE, document)
+    write_atomic(folder / _FILE, settings_to_json(settings))
     return False
 
 
@@ -250,7 +273,7 @@ def read_folder(folder: Path) -> tuple[Settings, Plan]:
     if not (folder / _FILE).is_file():
         raise PlanError(f"No run in {folder}: it has no {_FILE}")
     try:
-        settings = _SETTINGS.validate_json((folder / _FILE).read_bytes())
+        settings = settings_from_json((folder / _FILE).read_bytes())
     except ValidationError:
         raise PlanError(
             f"{folder / _FILE} was edited, or written by another version of mammofed"

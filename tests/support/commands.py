@@ -26,4 +26,5 @@ def small(root: Path, sites: Sequence[str]) -> list[str]:
         f"data.root={root}/synthetic",
         f"data.prepared={root}/prepared",
         "threads=1",
+        "parallel=1",
     ]
