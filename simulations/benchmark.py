@@ -32,7 +32,7 @@ from common.progress import View, duration
 from server.participation import RunFailed
 from simulations.benchmark_confirm import measure_confirm
 from simulations.benchmark_data import PlainLoop, hospitals, job
-from simulations.benchmark_ingest import ingest_table, measure_ingest
+from simulations.benchmark_ingest import ingest_table, measure_ingest, stages_table
 from simulations.benchmark_runs import (
     median_interval,
     null_ratios,
@@ -284,10 +284,18 @@ def ingest(
     result = measure_ingest(images, view)
     result["confirming"] = confirming = measure_confirm(stubs, view)
     view.console.print(ingest_table(result))
-    reading = result["reading"]
+    view.console.print(stages_table(result))
+    memory, reading = result["memory"], result["reading"]
+    view.say(
+        f"Memory, this process and one worker: {memory['first_megabytes']:.0f} MB "
+        f"after the first block of images, {memory['last_megabytes']:.0f} MB after the "
+        "last."
+    )
     view.say(
         f"Reading prepared images: {reading['images_per_second']:.0f}/s, "
-        f"{reading['ratio']:.0f} times what resnet18 trains."
+        f"{reading['ratio']:.0f} times what resnet18 trains; with augmentation "
+        f"{reading['augmented_images_per_second']:.0f}/s, "
+        f"{reading['augmented_ratio']:.0f} times."
     )
     view.say(
         f"A finished preparation of {stubs} files is confirmed in "

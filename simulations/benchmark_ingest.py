@@ -29,15 +29,20 @@ from client.data.dataset import Loader, SiteDataset, draw_batches
 from client.data.dicom_decode import decode
 from client.data.dicom_header import header_of, read_dataset
 from client.data.site_data import import_site, prepare_site
-from common.plan import Preprocessing, Work
+from common.plan import Augmentation, Preprocessing, Work
 from common.progress import View
 from simulations.benchmark_data import BATCH, PlainLoop, hospitals, job
+from simulations.benchmark_runs import resident_bytes
+from simulations.benchmark_stages import measure_stages
 from simulations.synthetic.generate import generate
 from simulations.synthetic.profiles import ALL_SITES
 
 ROWS, COLUMNS = 3062, 2394
 SIZE = Preprocessing(rows=1024, columns=512)
 TRAINED = Preprocessing(rows=128, columns=64)
+AUGMENTED = Augmentation(
+    rotation=10.0, shift=0.05, zoom=0.1, gamma=0.2, noise=0.01, flip=0.5
+)
 FLOOR_RATIO, READING_RATIO = 1.25, 10.0
 SYNTAXES = {
     "JPEG Lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
@@ -53,7 +58,8 @@ class Times:
 
     Attributes
     ----------
-    floor : our decoding step alone, range check included; one core, files in memory
+    floor : our decoding step alone, with the range check (two passes over the pixels,
+        about a hundredth of it); one core, files in memory
     prepared : whole preparation by one worker, less its start and first chunk
     together : wall time per image by one worker per core, their start counted
     plain : pydicom, VOI LUT, min-max, OpenCV resize, PNG; one core
@@ -87,7 +93,10 @@ def measure_ingest(images: int, view: View) -> dict[str, Any]:
             _write_archive(archive, sources, images, syntax)
             times = _measure(archive, folder / "site", title, view)
             result["syntaxes"][title] = _document(times)
-            if "reading" not in result:
+            if "reading" not in result:  # of JPEG Lossless, the commonest
+                paths = sorted(archive.iterdir())
+                result["stages"] = measure_stages(paths, SIZE)
+                result["memory"] = _memory(folder / "site", archive)
                 result["reading"] = _reading(archive, folder / "site")
             shutil.rmtree(archive)
             shutil.rmtree(folder / "site")
@@ -97,6 +106,16 @@ def measure_ingest(images: int, view: View) -> dict[str, Any]:
         "reading_ratio": result["reading"]["ratio"] >= READING_RATIO,
     }
     return result | {"targets": targets}
+
+
+def stages_table(result: dict[str, Any]) -> Table:
+    """Lay out where the time goes."""
+    grid = Table(title="JPEG Lossless, milliseconds per image", show_header=False)
+    grid.add_column()
+    grid.add_column(justify="right")
+    for name, seconds in result["stages"].items():
+        grid.add_row(name, f"{1000 * seconds:.1f}")
+    return grid
 
 
 def ingest_table(result: dict[str, Any]) -> Table:
@@ -182,30 +201,61 @@ def _prepare(site: Path, archive: Path, images: int) -> float:
     return (ended - started) / (images - done)
 
 
+def _memory(site: Path, archive: Path) -> dict[str, float]:
+    """Watch the memory of a preparation: of this process and of its one worker."""
+    shutil.rmtree(site / "cache", ignore_errors=True)
+    used: list[int] = []
+
+    def watch(done: int, total: int) -> None:
+        if done:
+            processes = ["self", *_children()]
+            used.append(sum(byte for one in processes for byte in resident_bytes(one)))
+
+    prepare_site(site, archive, SIZE, progress=watch)
+    return {"first_megabytes": used[0] / 1e6, "last_megabytes": used[-1] / 1e6}
+
+
+def _children() -> list[str]:
+    threads = Path("/proc/self/task").glob("*/children")
+    return [pid for file in threads for pid in file.read_text().split()]
+
+
 def _reading(archive: Path, site: Path) -> dict[str, float]:
     """Load batches for a model that does nothing, beside what resnet18 trains.
 
-    The images are few and stay in memory, as those of a site of usual size do.
+    The images are few and stay in memory, as those of a site of usual size do; on a GPU
+    in its own. resnet18 trains on the CPU.
     """
     snapshot = prepare_site(site, archive, TRAINED)
     rows = snapshot.rows.assign(
         part="train", target=0.0, source=0, position=np.arange(len(snapshot))
     )
     dataset = SiteDataset({"benchmark": snapshot}, rows)
-    loader = Loader(dataset, torch.device("cpu"), 0.5, 0.5, 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loader = Loader(dataset, device, 0.5, 0.5, 1)
     work = Work("steps", _READ_STEPS, BATCH)
     batches = draw_batches(np.arange(len(snapshot)), work, seed=0)
-    began = time.perf_counter()
-    read = sum(len(images) for images, _ in loader.batches(batches))
-    loaded = read / (time.perf_counter() - began)
+
+    def speed(augmentation: Augmentation | None) -> float:
+        list(loader.batches(batches[:1], augmentation))
+        began = time.perf_counter()
+        read = sum(len(x) for x, _ in loader.batches(batches, augmentation))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return read / (time.perf_counter() - began)
+
+    loaded, augmented = speed(None), speed(AUGMENTED)
     plan = job(1, 1, _TRAIN_STEPS, rows=TRAINED.rows)
     loop = PlainLoop(plan, hospitals(plan))
     loop.play(0)
     trained = _TRAIN_STEPS * BATCH / loop.play(1)
     return {
+        "on_gpu": float(device.type == "cuda"),
         "images_per_second": loaded,
+        "augmented_images_per_second": augmented,
         "resnet18_images_per_second": trained,
         "ratio": loaded / trained,
+        "augmented_ratio": augmented / trained,
     }
 
 

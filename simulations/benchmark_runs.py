@@ -105,9 +105,9 @@ class Watch:
         self._bar.finished(status)
 
 
-def resident_bytes() -> list[int]:
-    """Return this process's resident memory; empty where there is no ``/proc``."""
-    file = Path("/proc/self/statm")
+def resident_bytes(process: str = "self") -> list[int]:
+    """Return a process's resident memory; empty where it, or ``/proc``, is not."""
+    file = Path("/proc") / process / "statm"
     if not file.is_file():
         return []
     return [int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")]

@@ -19,7 +19,7 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
     images : float32 [batch, channel, row, column] in [0, 1], 0 outside the breast
     how : amounts; all zero returns the images as they are
     generator : on the CPU; every number is drawn from it, so that a CPU and a GPU see
-        the same draws
+        the same draws. Noise alone, a number per pixel, is drawn where the images are
 
     Returns
     -------
@@ -52,6 +52,14 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
         exponent = torch.exp(uniform(how.gamma))[:, :, None, None]
         images = images.clamp(0.0, 1.0) ** exponent
     if how.noise:
-        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        source = _on_device(generator, images.device)
+        noise = torch.randn(images.shape, generator=source, device=images.device)
         images = images + how.noise * noise * (images > 0)
     return images
+
+
+def _on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    if device.type == "cpu":
+        return generator
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator(device).manual_seed(seed)

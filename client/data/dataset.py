@@ -14,6 +14,7 @@ from torch import Tensor
 from client.data.augmentation import augment
 from client.data.cache import Snapshot
 from client.data.labels import label
+from client.data.on_device import hold, take
 from client.data.snapshot import joint_hash
 from client.data.split import assign_split
 from common.plan import Augmentation, Plan, Work
@@ -73,6 +74,21 @@ class SiteDataset:
             if mine.any():
                 out[mine] = snapshot.read(positions[mine])
         return out
+
+    def images(self, indices: np.ndarray, device: torch.device) -> Tensor:
+        """Return float32 [image, row, column] on a device; 65535 stands for 1.0.
+
+        The first call copies all images to a GPU if they fit.
+        """
+        if device not in self._held:
+            self._held[device] = hold(self.pixels, len(self.rows), device)
+        if (held := self._held[device]) is not None:
+            return take(held, indices)
+        return torch.from_numpy(self.pixels(indices).astype(np.float32)).to(device)
+
+    @cached_property
+    def _held(self) -> dict[torch.device, Tensor | None]:
+        return {}
 
     # Plain arrays, because a batch is read in less time than a table looks up a column.
 
@@ -198,8 +214,8 @@ class Loader:
         """Yield images [batch, channel, row, column] and targets [batch], float32."""
         generator = torch.Generator().manual_seed(seed)
         for indices in rows:
-            raw = torch.from_numpy(self.dataset.pixels(indices).astype(np.float32))
-            images = raw.to(self.device, non_blocking=True).unsqueeze(1).div_(65535.0)
+            images = self.dataset.images(indices, self.device).unsqueeze(1)
+            images = images.div_(65535.0)
             if augmentation is not None:
                 images = augment(images, augmentation, generator)
             images = images.sub_(self.mean).div_(self.scale)

@@ -46,6 +46,16 @@ def test_every_syntax_is_measured_against_floor_and_script(
     reading = result["reading"]
     trained = reading["resnet18_images_per_second"]
     assert reading["ratio"] == pytest.approx(reading["images_per_second"] / trained)
+    augmented = reading["augmented_images_per_second"]
+    assert reading["augmented_ratio"] == pytest.approx(augmented / trained)
     assert result["confirming"]["stubs"] == 70
     assert min(result["confirming"].values()) > 0
     assert set(result["targets"]) == {"ratio_to_floor", "reading_ratio"}
+
+
+def test_the_steps_of_a_preparation_and_its_memory_are_told(
+    result: dict[str, dict[str, float]],
+) -> None:
+    assert list(result["stages"])[:3] == ["read the file", "hash the file", "parse"]
+    assert result["stages"]["decode"] > 0
+    assert min(result["memory"].values()) > 10
