@@ -53,30 +53,34 @@ def sessions_of(
     *,
     synthetic: bool,
 ) -> Connect:
-    """Open a session for every site, all taking turns in one model.
+    """Have a session for every site, all taking turns in one model.
 
     Returns
     -------
-    What the ClientApp calls: node configuration to session.
+    What the ClientApp calls: node configuration to session. It is opened when it is
+    first asked for, so that a site which cannot take part refuses at the handshake.
     """
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     resident = Resident(plan, machine.device, machine.start_file)
     sessions: dict[str, Session] = {}
-    for site in plan.roster.sites:
-        folders = SiteFolders(
-            folder / "sites" / site / "state", folder / "sites" / site
-        )
-        sessions[site] = SiteSession(
-            site,
-            plan,
-            resident,
-            build_dataset(populations[site], plan),
-            folders,
-            machine.policies.get(site, SitePolicy()),
-            synthetic=synthetic,
-        )
-    return lambda node_config: sessions[str(node_config["site"])]
+
+    def connect(node_config: Mapping[str, object]) -> Session:
+        site = str(node_config["site"])
+        if site not in sessions:
+            own = folder / "sites" / site
+            sessions[site] = SiteSession(
+                site,
+                plan,
+                resident,
+                build_dataset(populations[site], plan),
+                SiteFolders(own / "state", own),
+                machine.policies.get(site, SitePolicy()),
+                synthetic=synthetic,
+            )
+        return sessions[site]
+
+    return connect
 
 
 def approve_everywhere(plan: Plan, folder: Path) -> None:

@@ -133,7 +133,7 @@ def _prepare(
             site,
             archive.options,
             secret=_secret(archive.importer, data, site),
-            synthetic=True,
+            synthetic=archive.importer != "hospital",
             progress=bar.move,
         )
     with view.bar(f"preparing {site}", 1) as bar:
@@ -149,9 +149,11 @@ def _prepare(
 def _secret(importer: str, data: DataSettings, site: str) -> bytes | None:
     """Derive a virtual hospital's secret, so that its split is the same everywhere.
 
-    A synthetic archive brings its own. A real hospital draws one and never shares it.
+    That is for public data, whose identifiers are no secret. A synthetic archive brings
+    its own. A hospital's export gets one that is drawn and stays in its folder: from a
+    derived one anybody with a list of UIDs could tell who is who.
     """
-    if importer == "synthetic":
+    if importer in ("synthetic", "hospital"):
         return None
     text = f"mammofed virtual hospital {data.seed} {site}"
     return bytes.fromhex(sha256_hex(text.encode()))

@@ -54,13 +54,17 @@ def test_two_downloads_become_two_hospitals_and_a_report(
 
 
 def test_a_data_set_without_the_target_is_refused_by_name(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*words, f"run_dir={tmp_path / 'run'}"])
     told = capsys.readouterr()
     assert stopped.value.code != 0
-    assert "cancer_pathology" in told.out + told.err
+    assert "the handshake failed:\n  vindr: TARGET" in told.err
+    assert "has a label for cancer_pathology" in caplog.text  # at the site
     assert "Traceback" not in told.err
 
 
