@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo   set up, run a federation of four virtual hospitals, write a report"
 	@echo "make test   set up, lint, check types, run all tests"
-	@echo "make soak   2,000 mutated DICOM files through import and check"
+	@echo "make soak   2,000 mutated DICOM files through import, check and prepare"
 	@echo "make lint   only lint, format check and types"
 	@echo "make clean  delete the environment and caches; data/ and runs/ stay"
 

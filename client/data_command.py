@@ -119,9 +119,10 @@ def prepare(
     time of every file.
     """
     with user_errors():
-        wanted = wanted_preprocessing(plan, rows, columns)
+        view = View()
+        wanted = wanted_preprocessing(view, out, plan, rows, columns)
         prepare_folder(
-            View(),
+            view,
             out,
             archive or archive_of(out),
             wanted,

@@ -113,6 +113,9 @@ class Target:
     ] = ("pathology", "registry", "dataset")
 
 
+ModalityKind = Literal["FFDM", "SFM", "SYNTH2D", "DBT", "CESM_LE"]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Preprocessing:
     """How pixels become the cached image; part of the cache's identity.
@@ -130,9 +133,7 @@ class Preprocessing:
     rows, columns : size of the cached image; aspect kept, padded with 0
     """
 
-    modalities: tuple[Literal["FFDM", "SFM", "SYNTH2D", "DBT", "CESM_LE"], ...] = (
-        "FFDM",
-    )
+    modalities: tuple[ModalityKind, ...] = ("FFDM",)
     tomosynthesis: Literal["slab", "slices"] = "slab"
     slices: PositiveInt = 8
     voi: Literal["first", "none"] = "first"

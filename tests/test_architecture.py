@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,27 @@ def test_no_file_is_crowded() -> None:
         if (lines := len(path.read_text().splitlines())) > 350
     }
     assert not long
+
+
+def test_nothing_that_is_installed_with_us_is_under_the_gpl() -> None:
+    """The LGPL and exceptions for runtime libraries are not the GPL."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    names = {line.partition("==")[0] for line in lines if "==" in line}
+    assert len(names) > 50
+    strict = {name for name in names if any(map(_is_gpl, _licences(name)))}
+    assert not strict
+    assert "pylibjpeg-libjpeg" not in names
+
+
+def _licences(name: str) -> list[str]:
+    try:
+        about = metadata(name)
+    except PackageNotFoundError:  # of another platform
+        return []
+    classifiers = about.get_all("Classifier") or []
+    short = [about.get("License-Expression") or about.get("License") or ""]
+    return [c for c in classifiers if c.startswith("License ::")] + [short[0][:80]]
+
+
+def _is_gpl(licence: str) -> bool:
+    return bool(re.search(r"\bA?GPL|(?<!Lesser )General Public", licence))

@@ -55,8 +55,8 @@ def prepare(
     view = View()
     with user_errors():
         site = settings_of(context)
-        wanted = wanted_preprocessing(plan, rows, columns)
         _import_once(view, site)
+        wanted = wanted_preprocessing(view, site.folder, plan, rows, columns)
         prepare_folder(
             view,
             site.folder,

@@ -41,7 +41,7 @@ from client.data.withdrawn import (
 from client.data.workers import WorkerError, describe
 from client.site import Site, SiteError, known_sites, read_site
 from common.lock import FolderBusyError
-from common.plan import PlanError, Preprocessing, read_plan
+from common.plan import ModalityKind, PlanError, Preprocessing, read_plan
 from common.progress import View
 
 CPUS = os.cpu_count() or 1
@@ -60,6 +60,10 @@ Also = Annotated[
 Verify = Annotated[
     bool, typer.Option("--verify", help="hash all files and images again")
 ]
+
+
+_FLAT: tuple[ModalityKind, ...] = ("SFM", "CESM_LE", "SYNTH2D")
+"""Kinds of one image a file, beside full-field digital mammograms."""
 
 
 @dataclass(frozen=True)
@@ -137,16 +141,39 @@ def prepare_folder(
             progress=bar.move,
             verify=verify,
         )
-    print_counts(view, counts_of(read_manifest(out)))
+    manifest = read_manifest(out)
+    print_counts(view, counts_of(manifest))
+    usable = manifest.loc[manifest["status"] == "ok", "modality_kind"]
+    left = usable[~usable.isin(wanted.modalities)].value_counts()
+    for kind, count in sorted(left.items()):
+        view.say(f"{count} files are {kind}: left for a plan that reads them")
     for made in [snapshot, *(open_snapshot(out, one) for one in also)]:
         view.say(f"{len(made)} images in {made.folder}")
 
 
-def wanted_preprocessing(plan: Path | None, rows: int, columns: int) -> Preprocessing:
-    """Take the preprocessing of a plan, or the default one of a size."""
+def wanted_preprocessing(
+    view: View, out: Path, plan: Path | None, rows: int, columns: int
+) -> Preprocessing:
+    """Take the preprocessing of a plan, or the default one of a size.
+
+    A site without full-field images, such as one of digitised film, would have none by
+    default: without a plan it gets the flat kinds it has, and is told so.
+    """
     if plan is not None:
         return read_plan(plan).preprocessing
-    return Preprocessing(rows=rows, columns=columns)
+    default = Preprocessing(rows=rows, columns=columns)
+    manifest = read_manifest(out)
+    usable = set(manifest.loc[manifest["status"] == "ok", "modality_kind"].dropna())
+    if usable & set(default.modalities):
+        return default
+    others: tuple[ModalityKind, ...] = tuple(k for k in _FLAT if k in usable)
+    if not others:
+        return default
+    view.say(
+        f"There is no {' or '.join(default.modalities)} image here: prepares "
+        f"{', '.join(others)}, as a plan does that names preprocessing.modalities."
+    )
+    return replace(default, modalities=others)
 
 
 def other_sizes(

@@ -18,18 +18,10 @@ import pytest
 
 from client.data.manifest import read_manifest
 from tests.support import dicom_files
+from tests.support.dicom_files import LOSSLESS
 
 ROOT = Path(__file__).parents[3]
 FILES = int(os.environ.get("FUZZ_FILES", "160"))
-SYNTAXES = (
-    "1.2.840.10008.1.2",  # implicit little endian
-    "1.2.840.10008.1.2.1",  # explicit little endian
-    "1.2.840.10008.1.2.1.99",  # deflated
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000
-    "1.2.840.10008.1.2.5",  # RLE
-)
 Mutation = Callable[[bytearray, np.random.Generator], bytearray]
 
 
@@ -82,14 +74,17 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write mutated mammograms, each under a UID of its own, and seven whole ones."""
+    """Write mutated files, each under a UID of its own, and one whole per encoding.
+
+    One in ten is a volume, and one in ten a slice of a volume stored as CT.
+    """
     root = tmp_path_factory.mktemp("fuzz") / "archive"
     root.mkdir()
     random = np.random.default_rng(20261121)
     for number in range(FILES):
-        syntax = SYNTAXES[number % len(SYNTAXES)]
+        syntax = LOSSLESS[number % len(LOSSLESS)]
         content = bytearray(_image(number, syntax))
-        if number >= len(SYNTAXES):
+        if number >= len(LOSSLESS):
             mutate = MUTATIONS[int(random.integers(len(MUTATIONS)))]
             content = mutate(content, random)
         (root / f"file{number:05d}").write_bytes(content)
@@ -97,12 +92,17 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _image(number: int, syntax: str) -> bytes:
-    ds = dicom_files.dataset(
-        dicom_files.phantom(seed=number),
-        SOPInstanceUID=f"1.2.3.{number + 1}",
-        StudyInstanceUID=f"1.2.4.{number // 4 + 1}",
-        PatientID=f"P{number // 4}",
-    )
+    elements = {
+        "SOPInstanceUID": f"1.2.3.{number + 1}",
+        "StudyInstanceUID": f"1.2.4.{number // 4 + 1}",
+        "PatientID": f"P{number // 4}",
+    }
+    if number % 10 == 8:
+        volume = dicom_files.volume(dicom_files.stack(3, seed=number), **elements)
+        return dicom_files.encoded(volume, syntax)
+    if number % 10 == 9:
+        return dicom_files.slices(dicom_files.stack(1, seed=number), **elements)[0]
+    ds = dicom_files.dataset(dicom_files.phantom(seed=number), **elements)
     return dicom_files.encoded(ds, syntax)
 
 
@@ -130,7 +130,11 @@ def _go_through(root: Path, out: Path, *, film: bool) -> dict[str, int]:
     found = sum(path.is_file() for path in root.rglob("*"))
     parts = [document[name] for name in ("cached", "excluded", "quarantined")]
     assert document["found"] == sum(parts) == len(document["images"]) == found
+    if document["cached"]:
+        code, said = _mammo_data("prepare", out)
+        assert code == 0, said
     manifest = read_manifest(out)
+    assert len(manifest) == found
     assert manifest.loc[manifest["status"] != "ok", "reason"].notna().all()
     return {name: int(document[name]) for name in ("found", "cached", "quarantined")}
 
@@ -138,18 +142,26 @@ def _go_through(root: Path, out: Path, *, film: bool) -> dict[str, int]:
 def test_mutated_files_cost_themselves_only(fuzzed: Path, tmp_path: Path) -> None:
     counts = _go_through(fuzzed, tmp_path / "site", film=False)
     assert counts["found"] == FILES
-    assert counts["cached"] >= len(SYNTAXES) and counts["quarantined"] > FILES // 10
+    assert counts["cached"] >= len(LOSSLESS) and counts["quarantined"] > FILES // 10
 
 
 @pytest.mark.parametrize("film", [False, True])
 def test_every_file_of_pydicom_ends_with_a_code(tmp_path: Path, film: bool) -> None:
-    root = Path(pydicom.__file__).parent / "data" / "test_files"
+    root = Path(pydicom.__file__).parent / "data"
     archive = tmp_path / "archive"
     archive.mkdir()
     (archive / "mammogram").write_bytes(dicom_files.image())
     for path in root.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
             target = archive / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     assert _go_through(archive, tmp_path / "site", film=film)["cached"] >= 1
+
+
+@pytest.mark.parametrize(("film", "cached"), [(False, 0), (True, 2)])
+def test_every_real_sample_ends_with_a_code(
+    real_data: Path, tmp_path: Path, film: bool, cached: int
+) -> None:
+    counts = _go_through(real_data / "dicom", tmp_path / "site", film=film)
+    assert counts["cached"] == cached

@@ -12,6 +12,7 @@ import pytest
 
 from client.data.importers import IMPORTERS, Imported, ImporterError, Source
 from client.data.pseudonyms import Pseudonymiser
+from tests.support.through import goes_through
 
 Importer = Callable[..., Imported]
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -113,3 +114,11 @@ def test_same_bytes_under_two_names_never_reach_two_parts(
         stream.write("e.png,normal,L,9\n")
     reasons = _by_path(run(bits_stored=12, smoke_test=True), "reason")
     assert reasons["a.png"] == reasons["e.png"] == "X_CONFLICT"
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    options = {"dataset": "test", "table": TABLE, "bits_stored": 12, "smoke_test": True}
+    site = tmp_path_factory.mktemp("site")
+    assert goes_through("image_folder", folder, site, **options) > 0

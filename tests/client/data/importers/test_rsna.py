@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
 
 from client.data.importers.files import Imported, ImporterError, Source
 from client.data.importers.rsna import import_archive
@@ -34,6 +37,18 @@ site_id,patient_id,image_id,laterality,view,age,implant,machine_id,prediction_id
 1,10009,1591370361,R,CC,50,0,49,10009_R
 """
 # What Kaggle's headers lack; the class stands in the file meta information only.
+J2K = "1.2.840.10008.1.2.4.90"
+QUIRKS: list[tuple[dict[str, Any], str]] = [
+    ({}, "1.2.840.10008.1.2.4.70"),
+    ({"WindowCenter": [2000, 1800], "WindowWidth": [3000, 2500]}, J2K),
+    (
+        {"PhotometricInterpretation": "MONOCHROME1", "VOILUTFunction": "SIGMOID"}
+        | {"WindowCenter": 2000, "WindowWidth": 2500},
+        "1.2.840.10008.1.2.4.70",
+    ),
+    # Values beyond the bits stored, as in patient 27770.
+    ({"BitsStored": 11, "HighBit": 10}, "1.2.840.10008.1.2.1"),
+]
 STRIPPED = dict.fromkeys(
     (
         "SOPClassUID",
@@ -59,13 +74,25 @@ def _write_image(
 ) -> None:
     _, patient, image = path.removesuffix(".dcm").split("/")
     study = f"1.2.840.10009.1.2.3.{patient}"
-    content = dicom.image(
-        dicom.phantom(seed=seed),
+    pixels, quirks, syntax = dicom.phantom(seed=seed), *QUIRKS[seed % len(QUIRKS)]
+    if "PhotometricInterpretation" in quirks:
+        pixels = (4095 - pixels).astype(np.uint16)
+    whole = dicom.dataset(
+        pixels,
         SOPInstanceUID=f"{study}.1.{image}",
         StudyInstanceUID=study,
         PatientID=patient,
-        **(STRIPPED | elements),
+        **quirks,
     )
+    ds = dcmread(io.BytesIO(dicom.encoded(whole, syntax)))
+    for keyword, value in (STRIPPED | elements).items():
+        if value is not None:
+            setattr(ds, keyword, value)
+        elif keyword in ds:
+            del ds[keyword]
+    buffer = io.BytesIO()
+    ds.save_as(buffer)
+    content = buffer.getvalue()
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_bytes(content)
 
