@@ -2,8 +2,8 @@
 
 GPL decoders are never used. dicomsdl decodes JPEG Lossless three times as fast as gdcm,
 and is the only one for 12-bit JPEG Extended; but it fills up a stream that was cut off
-without a word, so it gets streams with their end only. Where it cannot read one, gdcm
-has its turn, for lossless streams: there both agree. A lossy stream has one decoder,
+without a word, so it gets streams with their end only. Where the first cannot read a
+lossless stream, another has its turn: there all agree. A lossy stream has one decoder,
 because two may round differently. Of an object with several frames one is decoded at a
 time, and never by dicomsdl. A decoder may crash or hang: call this in a worker process
 (`client.data.workers`), where a crash or a hang costs one file.
@@ -36,19 +36,20 @@ _NATIVE = {
     "1.2.840.10008.1.2.2": ">",
 }
 _DECODERS: dict[str, tuple[str, ...]] = {
-    "1.2.840.10008.1.2.5": ("pylibjpeg-rle",),
+    "1.2.840.10008.1.2.5": ("pylibjpeg-rle", "pydicom"),
     "1.2.840.10008.1.2.4.50": ("python-gdcm",),
     "1.2.840.10008.1.2.4.51": ("dicomsdl",),
     "1.2.840.10008.1.2.4.57": ("dicomsdl", "python-gdcm"),
     "1.2.840.10008.1.2.4.70": ("dicomsdl", "python-gdcm"),
-    "1.2.840.10008.1.2.4.80": ("pyjpegls",),
+    "1.2.840.10008.1.2.4.80": ("pyjpegls", "python-gdcm"),
     "1.2.840.10008.1.2.4.81": ("pyjpegls",),
-    "1.2.840.10008.1.2.4.90": ("pylibjpeg-openjpeg",),
+    "1.2.840.10008.1.2.4.90": ("pylibjpeg-openjpeg", "python-gdcm"),
     "1.2.840.10008.1.2.4.91": ("pylibjpeg-openjpeg",),
 }
 """Distributions by transfer syntax, in the order in which they are tried."""
 
 _PLUGIN_OF = {
+    "pydicom": "pydicom",
     "pylibjpeg-rle": "pylibjpeg",
     "pylibjpeg-openjpeg": "pylibjpeg",
     "python-gdcm": "gdcm",

@@ -17,12 +17,14 @@ from client.data import dicom_decode, dicom_header
 from client.data.codes import Rejected
 from client.data.dicom import read_picture
 from client.data.dicom_header import read_header
+from tests.support.dicom_files import LOSSLESS
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"
 J2K = "1.2.840.10008.1.2.4.90"
 JPEG_LL = "1.2.840.10008.1.2.4.70"
 
+ENCAPSULATED = {RLE, J2K, JPEG_LL, "1.2.840.10008.1.2.4.80"}
 ENCODINGS = {
     "1.2.840.10008.1.2": "pydicom",
     "1.2.840.10008.1.2.1": "pydicom",
@@ -44,6 +46,35 @@ def test_lossless_encodings_decode_to_the_same_pixels(
     np.testing.assert_array_equal(picture.image, pixels / np.float32(4095))
     assert picture.decoder == ENCODINGS[syntax]
     assert picture.spacing == (0.07, 0.08)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "decoder"),
+    [
+        (syntax, decoder)
+        for syntax in LOSSLESS
+        for decoder in dicom_decode._DECODERS.get(syntax, ())
+    ],
+)
+def test_all_decoders_of_a_lossless_encoding_agree_and_refuse_a_cut_stream(
+    dicom: ModuleType, monkeypatch: pytest.MonkeyPatch, syntax: str, decoder: str
+) -> None:
+    monkeypatch.setitem(dicom_decode._DECODERS, syntax, (decoder,))
+    pixels = dicom.phantom(96, 80)
+    content = dicom.encoded(dicom.dataset(pixels), syntax)
+    picture = read_picture(content)
+    np.testing.assert_array_equal(picture.image, pixels / np.float32(4095))
+    assert picture.decoder == decoder
+    whole = dcmread(io.BytesIO(content))
+    frame = next(generate_frames(whole.PixelData, number_of_frames=1))
+    for share in (0.9, 0.5, 0.2):
+        whole.PixelData = encapsulate([frame[: int(share * len(frame))]])
+        assert _code(dicom.to_bytes(whole)) == ("Q_CODESTREAM", "decode")
+
+
+def test_every_lossless_encoding_that_is_compressed_has_a_second_decoder() -> None:
+    orders = [dicom_decode._DECODERS[s] for s in LOSSLESS if s in ENCAPSULATED]
+    assert len(orders) == 4 and all(len(order) > 1 for order in orders)
 
 
 def test_gdcm_reads_what_dicomsdl_cannot(
