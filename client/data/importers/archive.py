@@ -6,12 +6,13 @@ headers, pseudonyms, duplicates, the order of exams.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from client.data.codes import Rejected
-from client.data.dicom_header import Header, read_header
+from client.data.dicom_header import Header, header_of, read_dataset, read_header
 from client.data.dicom_rules import classify, facts
 from client.data.importers.files import (
     Found,
@@ -29,6 +30,9 @@ from client.data.manifest import (
     manifest_frame,
 )
 from client.data.pseudonyms import Pseudonymiser
+
+_SHAPING = ("Rows", "Columns", "NumberOfFrames", "BitsStored", "PixelRepresentation")
+"""Numbers of a header that shape the image its encoded pixels become."""
 
 
 def scan_dicom(
@@ -57,7 +61,7 @@ def finish(
     files: list[Found],
     site: str,
     dataset: str,
-    pseudonymiser: Pseudonymiser,
+    source: Source,
     *,
     sides_required: bool = True,
     notes: dict[str, int] | None = None,
@@ -66,9 +70,11 @@ def finish(
 
     Parameters
     ----------
+    source : whose files, and whose pseudonyms
     sides_required : an image without laterality or view is excluded
     """
-    _judge_duplicates(files)
+    pseudonymiser = source.pseudonymiser
+    _judge_duplicates(files, source.root)
     _judge(files, "X_NO_PATIENT", lambda file: not file.patient)
     if sides_required:
         _judge(files, "X_NO_SIDE", lambda file: not file.facts.get("laterality"))
@@ -132,16 +138,17 @@ def _judge(files: list[Found], code: str, broken: Callable[[Found], bool]) -> No
             file.verdict = Rejected(code, "classify")
 
 
-def _judge_duplicates(files: list[Found]) -> None:
+def _judge_duplicates(files: list[Found], root: Path) -> None:
     groups: dict[str, list[Found]] = {}
     for file in files:
         if file.verdict is None:
             groups.setdefault(file.uid or file.sha256, []).append(file)
     for same in groups.values():
-        # Copies that the table does not name say nothing against the one it names.
-        same.sort(key=lambda file: not _labels(file))
+        # Copies that the table does not name say nothing against the one it names; of
+        # two exports the one of which more is known is the better one.
+        same.sort(key=lambda file: (not _labels(file), -_known(file)))
         labels = {found for file in same if (found := _labels(file))}
-        if len({file.sha256 for file in same}) > 1:
+        if not _one_image(same, root):
             doubted, code = same, "Q_UID_CONFLICT"
         elif len(labels) > 1:
             doubted, code = same, "X_CONFLICT"
@@ -149,6 +156,48 @@ def _judge_duplicates(files: list[Found]) -> None:
             doubted, code = same[1:], "X_DUPLICATE"
         for file in doubted:
             file.verdict = Rejected(code, "classify")
+
+
+def _one_image(same: list[Found], root: Path) -> bool:
+    """Tell whether files with one UID are one image, however their headers differ.
+
+    An export that was made again with a corrected header has the same encoded pixels.
+    If patients or sides contradict each other, nobody knows which header is right.
+    """
+    if len({file.sha256 for file in same}) == 1:
+        return True
+    patients = {file.patient for file in same} - {""}
+    sides = {file.facts.get("laterality") for file in same} - {None}
+    if len(patients) > 1 or len(sides) > 1:
+        return False
+    first = _pixels(same[0], root)
+    return bool(first) and all(_pixels(file, root) == first for file in same[1:])
+
+
+def _pixels(file: Found, root: Path) -> tuple[object, ...]:
+    """Return what the decoded image depends on, as it is stored; empty if unreadable.
+
+    Of the encoded bytes it is the hash: a volume may be large.
+    """
+    try:
+        ds = read_dataset(load(root, file.path)[1], pixels=True)
+    except Rejected:
+        return ()
+    element = ds.get_item("PixelData", keep_deferred=True)
+    if element is None or not isinstance(element.value, bytes):
+        return ()
+    header = header_of(ds)
+    return (
+        hashlib.sha256(element.value).hexdigest(),
+        header.transfer_syntax,
+        header.text("PhotometricInterpretation"),
+        *map(header.number, _SHAPING),
+    )
+
+
+def _known(file: Found) -> int:
+    known = sum(value is not None for value in file.facts.values())
+    return known + bool(file.patient)
 
 
 def _labels(file: Found) -> tuple[Any, ...]:

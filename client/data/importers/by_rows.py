@@ -10,6 +10,14 @@ from typing import Any, NamedTuple
 from client.data.importers.files import Found, ImporterError
 from client.data.importers.tables import LabelTable, read_table, table_facts
 
+ASSUMED_NORMAL = {
+    "cancer_pathology": 0,
+    "pathology_class": "normal",
+    "label_level": "breast",
+    "label_source": "assumed",
+}
+"""Facts of a breast that no row is about, beside one that has a row, by option only."""
+
 
 class Row(NamedTuple):
     """One row of a table: its stripped texts by column, and what they state."""

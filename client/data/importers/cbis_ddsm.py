@@ -86,7 +86,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         "files_unmatched": sum(file.verdict is None for file in unmatched),
         "patients_moved_to_train": len(cases.leaking_patients),
     }
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _case_of(path: Path) -> re.Match[str] | None:

@@ -7,19 +7,19 @@ Layout of the full release; folders do not matter:
     Radiology-manual-annotations.xlsx
 
 All images are 8-bit JPEG without headers: patient, side and view come from the name.
-The class comes from the annotation table: save its sheet ``all`` as CSV. Malignant
-counts as pathology. Benign and normal rest on pathology or follow-up, and the table
-does not tell which: their source is ``dataset``. BI-RADS, ACR density and age are taken
-where the table has them.
+The class comes from the sheet ``all`` of the workbook. A copy saved as CSV under the
+same name is accepted too, and then read instead. Malignant counts as pathology. Benign
+and normal rest on pathology or follow-up, and the table does not tell which: their
+source is ``dataset``. BI-RADS, ACR density and age are taken where the table has them.
 
 The small public subset (``IM0001.jpg``, ...) knows no patients: use ``image_folder``
 with ``smoke_test: true`` for it, as in ``configs/data/folders.yaml``.
 
-CC BY 4.0 [from memory]. Options, usually from a YAML file; file and column names are
-those that published code reads [doc], not seen in the release itself:
+CC BY 4.0 [from memory]. Options, usually from a YAML file; file, sheet and column names
+are those that published code reads [doc], not seen in the release itself:
 
     dataset: cdd_cesm
-    table: Radiology-manual-annotations.csv
+    table: Radiology-manual-annotations.xlsx
     delimiter: ","
     image_column: Image_name
     class_column: Pathology Classification/ Follow up
@@ -48,9 +48,11 @@ from client.data.importers.files import (
 )
 from client.data.importers.published import translate
 from client.data.importers.tables import STRICT, read_options, read_table
+from client.data.importers.workbook import read_workbook
 from client.data.raster import read_container
 from common.plan import Slug
 
+_SHEET = "all"
 _NAME = re.compile(r"P(\d+)_([LR])_(DM|CM)_(CC|MLO)")
 _RASTERS = (".jpg", ".jpeg", ".png")
 _RISING = (None, "normal", "benign", "malignant")
@@ -65,13 +67,13 @@ class CddCesmOptions:
     Attributes
     ----------
     dataset : name of the data set
-    table : the annotations as CSV in UTF-8, relative to the archive
-    delimiter : between its cells; some spreadsheet programs write a semicolon
+    table : the annotations, a workbook or CSV in UTF-8, relative to the archive
+    delimiter : between cells of CSV; some spreadsheet programs write a semicolon
     image_column, class_column : where it names the image and its class
     """
 
     dataset: Slug = "cdd_cesm"
-    table: str = "Radiology-manual-annotations.csv"
+    table: str = "Radiology-manual-annotations.xlsx"
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     image_column: str = "Image_name"
     class_column: str = "Pathology Classification/ Follow up"
@@ -86,14 +88,15 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         If an option or the table cannot be used, or no file is named as in the release.
     """
     settings: CddCesmOptions = read_options(CddCesmOptions, options, "cdd_cesm")
-    paths = list(source.files([source.root / settings.table]))
+    tables = _tables(source.root / settings.table)
+    paths = list(source.files(tables))
     if not any(_name(path.stem) for path in paths):
         raise ImporterError(
             f"None of {len(paths)} files is named P<n>_<L|R>_<DM|CM>_<CC|MLO>.jpg, "
             "as in the full release of CDD-CESM. For the subset without patients use "
             "importer image_folder with smoke_test: true."
         )
-    rows = _read(source.root / settings.table, settings)
+    rows = _read(tables, settings)
     files = [_scan_one(source.root, path) for path in paths]
     matched: set[str] = set()
     files_unmatched = 0
@@ -108,7 +111,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         "table_rows_unmatched": len(rows) - len(matched),
         "files_unmatched": files_unmatched,
     }
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _stem(text: str) -> str:
@@ -147,16 +150,25 @@ def _scan_one(root: Path, path: Path) -> Found:
     return found
 
 
-def _read(path: Path, settings: CddCesmOptions) -> dict[str, dict[str, Any]]:
+def _tables(table: Path) -> list[Path]:
+    """List where the annotations may be; a copy of a workbook as CSV comes first."""
+    copies = [table.with_suffix(".csv")] if table.suffix.lower() == ".xlsx" else []
+    return [*copies, table]
+
+
+def _read(tables: list[Path], settings: CddCesmOptions) -> dict[str, dict[str, Any]]:
     """Return image -> facts; of several rows on one image the worst counts."""
-    remedy = (
-        "Save the sheet `all` of Radiology-manual-annotations.xlsx as CSV in UTF-8, "
-        "and name it in the option table."
-    )
-    if not path.is_file():
-        raise ImporterError(f"No table {path}. {remedy}")
+    path = next(filter(Path.is_file, tables), None)
+    if path is None:
+        raise ImporterError(
+            f"No table {tables[-1]}. Put Radiology-manual-annotations.xlsx there, or "
+            f"its sheet {_SHEET} saved as CSV in UTF-8, or name it in the option table."
+        )
     wanted = (settings.image_column, settings.class_column)
-    table = read_table(path, wanted, settings.delimiter)
+    if path.suffix.lower() == ".xlsx":
+        table = read_workbook(path, wanted, _SHEET)
+    else:
+        table = read_table(path, wanted, settings.delimiter)
     # Several findings of one image share its cell, as in 3$2.
     table = [
         row | {settings.class_column: word.strip()}

@@ -33,7 +33,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from client.data.importers.archive import finish, scan_dicom
-from client.data.importers.by_rows import stated
+from client.data.importers.by_rows import ASSUMED_NORMAL, stated
 from client.data.importers.files import Found, Imported, ImporterError, Source
 from client.data.importers.published import find_tables
 from client.data.importers.tables import STRICT, LabelTable, read_options, read_table
@@ -54,12 +54,6 @@ _BREASTS = LabelTable(
     level="breast",
     source="pathology",
 )
-_ASSUMED_NORMAL = {
-    "cancer_pathology": 0,
-    "pathology_class": "normal",
-    "label_level": "breast",
-    "label_source": "assumed",
-}
 _PATIENT = re.compile(r"D\d-\d{4}")
 
 _Breast = tuple[str, str]  # patient and side
@@ -98,7 +92,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
     files = scan_dicom(source, skip=copies, wanted=_is_image)
     images = [file for file in files if _is_image(file.path)]
     notes = _take(images, breasts, settings.contralateral_normal)
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _is_image(path: Path) -> bool:
@@ -160,7 +154,7 @@ def _take(
         if breast[1] and file.patient in patients:
             contralateral += file.verdict is None
             if contralateral_normal:
-                file.facts |= _ASSUMED_NORMAL
+                file.facts |= ASSUMED_NORMAL
     return {
         "table_rows_unmatched": len(breasts.keys() - matched),
         "files_unmatched": unmatched,

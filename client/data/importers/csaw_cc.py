@@ -99,7 +99,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         "table_rows_unmatched": len(rows) - len(matched),
         "files_unmatched": files_unmatched,
     }
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _is_image(path: Path) -> bool:

@@ -11,12 +11,16 @@ both. Truth is pathology where a specimen was taken; all else has BI-RADS only.
 A finding counts for the breast it is about. One without a side counts for both, but as
 a label of the exam: a positive one then tells no breast. Pathology of a known side
 (``bside``) counts for that side only. Per breast, the most severe result counts. A
-breast without any finding stays unknown: nobody recorded that it is negative.
+breast without any finding stays unknown: nobody recorded that it is negative. If the
+other breast of the exam has findings of its side, and none of the exam is without one,
+``contralateral_normal`` declares it normal; its label is then of the source
+``assumed``, which a plan must accept explicitly.
 
 Race and ethnicity are never kept. Non-commercial use; weights trained on EMBED may not
 be released publicly. Options, usually from a YAML file:
 
     dataset: embed
+    contralateral_normal: false
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from pydantic.dataclasses import dataclass
 from client.data.codes import Rejected
 from client.data.dicom_rules import side_of, view_of
 from client.data.importers.archive import finish, scan_dicom
+from client.data.importers.by_rows import ASSUMED_NORMAL
 from client.data.importers.embed_tables import (
     CONTRADICTED,
     MODIFIER,
@@ -53,13 +58,24 @@ _EXCLUDED = {
 
 @dataclass(frozen=True, config=STRICT)
 class EmbedOptions:
-    """Options of the importer: only the name of the data set."""
+    """Options of the importer.
+
+    Attributes
+    ----------
+    dataset : name of the data set
+    contralateral_normal : take the breast without a finding, beside one that has some,
+        for normal
+    """
 
     dataset: Slug = "embed"
+    contralateral_normal: bool = False
 
 
 def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imported:
     """Import EMBED, whole or in part; every file becomes a row.
+
+    Besides the usual counts, ``files_contralateral`` are the images of a breast without
+    a finding, beside one that has some.
 
     Raises
     ------
@@ -72,7 +88,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
     files = scan_dicom(source, skip=tables_of(source.root), wanted=_is_image)
     matched: set[Place] = set()
     met: set[str] = set()
-    files_unmatched = 0
+    files_unmatched = files_contralateral = 0
     for file in filter(lambda file: _is_image(file.path), files):
         place = place_of(file.path.as_posix())
         row = images.get(place) if place else None
@@ -87,13 +103,18 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         if exam:
             side = file.facts.get("laterality") or ""
             file.facts |= {"density": exam["density"]} | exam.get(side, {})
+            if side and side == exam["contralateral"]:
+                files_contralateral += file.verdict is None
+                if settings.contralateral_normal:
+                    file.facts |= ASSUMED_NORMAL
         files_unmatched += exam is None and file.verdict is None
     notes = {
         "table_rows_unmatched": nameless + len(images) - len(matched),
         "exams_unmatched": len(exams.keys() - met),
         "files_unmatched": files_unmatched,
+        "files_contralateral": files_contralateral,
     }
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _is_image(path: Path) -> bool:

@@ -90,7 +90,8 @@ def read_exams(root: Path) -> dict[str, dict[str, Any]]:
 
     Returns
     -------
-    exam -> ``date``, ``density``, and the manifest's facts of breast ``L`` and ``R``
+    exam -> ``date``, ``density``, the manifest's facts of breast ``L`` and ``R``, and
+    ``contralateral``: which of them has no finding beside one that has, or empty
 
     Raises
     ------
@@ -158,9 +159,22 @@ def _exam(rows: list[Row]) -> dict[str, Any]:
     return {
         "date": iso[0] if iso else "",
         "density": _DENSITIES.get(density),
+        "contralateral": _contralateral(rows),
         "L": _breast(rows, "L"),
         "R": _breast(rows, "R"),
     }
+
+
+def _contralateral(rows: list[Row]) -> str:
+    """Name the breast that nothing is about, beside one with findings; else nothing.
+
+    A finding without a side may be about either breast, and so may a specimen.
+    """
+    sides = {row["side"].upper() for row in rows}
+    specimens = {row.get(_SPECIMEN_SIDE, "").upper() for row in rows}
+    if len(sides) > 1 or not specimens <= {*sides, ""}:
+        return ""
+    return {"L": "R", "R": "L"}.get(sides.pop(), "")
 
 
 def _breast(rows: list[Row], side: str) -> dict[str, Any]:

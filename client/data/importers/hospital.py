@@ -1,6 +1,7 @@
 """Importer ``hospital``: any tree of DICOM files, and a label table if there is one.
 
-Names and extensions of files mean nothing. Options, usually from a YAML file:
+Names and extensions of files mean nothing. All options may be left out; ``dataset`` is
+then the name of the site. They usually come from a YAML file:
 
     dataset: my_hospital
     film: false
@@ -35,13 +36,13 @@ class HospitalOptions:
 
     Attributes
     ----------
-    dataset : name of the data set
+    dataset : name of the data set; None = that of the site
     film : the archive holds digitised film: secondary captures are wanted
     table : label table, or None: then nothing is known to be positive or negative
     join : what the table's key is
     """
 
-    dataset: Slug
+    dataset: Slug | None = None
     film: bool = False
     table: LabelTable | None = None
     join: Key | None = None
@@ -66,5 +67,5 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
     files = scan_dicom(source, film=settings.film, skip=skip)
     notes: dict[str, int] = {}
     if settings.table is not None and settings.join is not None:
-        notes = join(files, source.root, settings.table, settings.join)
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+        notes = join(files, source, settings.table, settings.join)
+    return finish(files, site, settings.dataset or site, source, notes=notes)

@@ -85,7 +85,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
     _require_patients(settings)
     skip = [] if table is None else [table_path(source.root, table)]
     files = [_scan_one(source.root, path, settings) for path in source.files(skip)]
-    notes = {} if table is None else join(files, source.root, table, "relative_path")
+    notes = {} if table is None else join(files, source, table, "relative_path")
     for file in files:
         if settings.smoke_test and not file.patient:
             file.patient = f"image:{encode_path(file.path)}"
@@ -94,7 +94,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         files,
         site,
         settings.dataset,
-        source.pseudonymiser,
+        source,
         sides_required=False,
         notes=notes,
     )

@@ -7,11 +7,11 @@ several exams cannot tell which exam or breast its label belongs to: that is an 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
-from client.data.importers.files import Found, ImporterError
+from client.data.importers.files import Found, ImporterError, Source
 from client.data.importers.tables import LabelTable, read_rows, table_facts
+from client.data.pseudonyms import Pseudonymiser
 
 Key = Literal["sop_instance_uid", "accession_number", "relative_path", "patient_id"]
 
@@ -25,11 +25,21 @@ _NAMES_ONE_IMAGE = ("sop_instance_uid", "relative_path")
 _Entry = tuple[dict[str, Any], dict[str, str], int]
 
 
-def join(files: list[Found], root: Path, table: LabelTable, key: Key) -> dict[str, int]:
+def join(
+    files: list[Found], source: Source, table: LabelTable, key: Key
+) -> dict[str, int]:
     """Copy the table's facts to the files they are about.
 
     Laterality and view of a header stay; a contradiction is remarked as ``W_SIDE``.
     Patient and exam of the table, where declared, replace those of the header.
+    A machine enters as a pseudonym, because a table may name it by a serial number.
+
+    Parameters
+    ----------
+    files : of the archive
+    source : where the table is, and whose pseudonyms
+    table : what its columns mean
+    key : what its key column holds
 
     Returns
     -------
@@ -42,7 +52,7 @@ def join(files: list[Found], root: Path, table: LabelTable, key: Key) -> dict[st
         is of a breast, or a key fits several exams.
     """
     by_side = table.level == "breast" and key not in _NAMES_ONE_IMAGE
-    entries = _entries(read_rows(root, table), table, key, by_side)
+    entries = _entries(read_rows(source.root, table), table, key, by_side)
     matched: dict[tuple[str, str], list[Found]] = {}
     headers = {id(file): file.patient for file in files}
     files_unmatched = 0
@@ -56,7 +66,7 @@ def join(files: list[Found], root: Path, table: LabelTable, key: Key) -> dict[st
         _refuse_several_exams(matched, entries)
     for place, same in matched.items():
         for file in same:
-            _take(file, entries[place], table)
+            _take(file, entries[place], table, source.pseudonymiser)
     if table.patient:
         _rename_the_others(files, matched, headers, table.patient, entries)
     lines = {line for _, _, line in entries.values()}
@@ -156,7 +166,9 @@ def _refuse_several_exams(
         )
 
 
-def _take(file: Found, entry: _Entry, table: LabelTable) -> None:
+def _take(
+    file: Found, entry: _Entry, table: LabelTable, pseudonymiser: Pseudonymiser
+) -> None:
     facts, row, _ = entry
     for name, value in facts.items():
         if value is None or (value == "B" and name == "laterality"):
@@ -165,6 +177,8 @@ def _take(file: Found, entry: _Entry, table: LabelTable) -> None:
             if name == "laterality" and file.facts[name] != value:
                 file.remarks.add("W_SIDE")
             continue
+        if name == "machine":  # the name of a station, or a serial number
+            value = f"machine-{pseudonymiser.label('machine', value)}"
         if name != "bits_stored" or file.reader == "raster":
             file.facts[name] = value
     if table.patient and row[table.patient]:

@@ -86,7 +86,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         ),
         "files_unmatched": files_unmatched,
     }
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _read(path: Path) -> dict[str, list[str]]:

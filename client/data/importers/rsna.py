@@ -108,7 +108,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         file.patient = file.exam = file.path.parts[1]
         images.append(file)
     notes = take_rows(images, rows)
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _is_image(path: Path) -> bool:

@@ -52,5 +52,5 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
     """
     settings: SyntheticOptions = read_options(SyntheticOptions, options, "synthetic")
     files = scan_dicom(source, skip=[source.root / name for name in _TABLES])
-    notes = join(files, source.root, _TRUTH, "sop_instance_uid")
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    notes = join(files, source, _TRUTH, "sop_instance_uid")
+    return finish(files, site, settings.dataset, source, notes=notes)

@@ -53,7 +53,8 @@ class LabelTable:
     ----------
     file : path, relative to the archive unless absolute
     key : column that names what a row is about
-    columns : manifest field -> column; one column may serve several fields
+    columns : manifest field -> column; one column may serve several fields. A
+        ``machine`` enters the manifest as a pseudonym, ``machine-1a2b3c4d``
     values : manifest field -> word in the table -> value, for words of your own;
         null says "unknown"
     patient, exam : columns with identifiers, where headers do not have them

@@ -81,7 +81,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         file.exam = file.path.parts[1]
         file.patient = f"study:{file.exam}"
     notes = take_rows(images, rows)
-    return finish(files, site, settings.dataset, source.pseudonymiser, notes=notes)
+    return finish(files, site, settings.dataset, source, notes=notes)
 
 
 def _is_image(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -20,6 +21,7 @@ from tests.support.through import goes_through
 
 LOW = "Low energy images of CDD-CESM"
 SUBTRACTED = "Subtracted images of CDD-CESM"
+WORKBOOK = "Radiology-manual-annotations.xlsx"
 TABLE = "Radiology-manual-annotations.csv"
 CLASS = "Pathology Classification/ Follow up"
 IMAGES = {
@@ -61,14 +63,25 @@ def rows() -> list[Row]:
 
 @pytest.fixture
 def root(tmp_path: Path, rows: list[Row]) -> Path:
-    """The release, with the table exported."""
-    _write_table(tmp_path, rows)
+    """The release as it is published; other sheets stand before and after the table."""
+    _write_workbook(tmp_path, {"legend": [{"a": "b"}], "all": rows, "CESM": rows[-2:]})
     for number, name in enumerate([*IMAGES, "P1_L_CM_CC"]):
         folder = tmp_path / (SUBTRACTED if "_CM_" in name else LOW)
         _write_image(folder / f"{name}.jpg", number)
     (tmp_path / LOW / "desktop.ini").write_text("words")
-    (tmp_path / "Radiology-manual-annotations.xlsx").write_bytes(b"PK\x03\x04\xff")
     return tmp_path
+
+
+def _write_workbook(root: Path, sheets: dict[str, list[Row]]) -> None:
+    book = openpyxl.Workbook()
+    book.remove(book.worksheets[0])
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        sheet.append(list(rows[0]))
+        for row in rows:  # numbers are numbers there, and empty cells are empty
+            cells = [int(c) if c.isdigit() else c or None for c in row.values()]
+            sheet.append(cells)
+    book.save(root / WORKBOOK)
 
 
 def _write_table(root: Path, rows: list[Row], delimiter: str = ",") -> None:
@@ -98,14 +111,13 @@ def test_every_file_is_a_row_and_only_low_energy_is_used(
 ) -> None:
     imported, rows = _import(root, pseudonymiser)
     assert imported.notes == {
-        "files": 8,
+        "files": 7,
         "table_rows_unmatched": 0,
         "files_unmatched": 0,
     }
-    assert len(rows) == 8
+    assert len(rows) == 7
     assert rows["reason"].dropna().to_dict() == {
         "P1_L_CM_CC": "X_SUBTRACTED",
-        "Radiology-manual-annotations.xlsx": "X_NOT_IMAGE",
         "desktop.ini": "X_NOT_IMAGE",
     }
     images = rows.loc[list(IMAGES)]
@@ -235,16 +247,41 @@ def test_the_table_may_have_another_name_and_other_columns(
     assert found["birads"].isna().all()
 
 
-def test_missing_table_and_column_are_named(
+def test_the_workbook_says_the_same_as_its_copy(
     root: Path, pseudonymiser: Pseudonymiser, rows: list[Row]
 ) -> None:
-    with pytest.raises(ImporterError, match=r"no CSV file in UTF-8"):
-        _import(root, pseudonymiser, table="Radiology-manual-annotations.xlsx")
+    published, _ = _import(root, pseudonymiser)
+    _write_table(root, rows)
+    copy, _ = _import(root, pseudonymiser)
+    pd.testing.assert_frame_equal(published.manifest, copy.manifest)
+    assert published.notes == copy.notes
+
+
+def test_a_copy_is_read_instead_of_the_workbook(
+    root: Path, pseudonymiser: Pseudonymiser, rows: list[Row]
+) -> None:
+    (root / WORKBOOK).write_bytes(b"no workbook")
+    with pytest.raises(ImporterError, match=r"cannot be read .*save the sheet all as"):
+        _import(root, pseudonymiser)
+    _write_table(root, rows)
+    _, found = _import(root, pseudonymiser)
+    assert found.loc["P1_L_DM_CC", "cancer_pathology"] == 1
+
+
+def test_missing_table_sheet_and_column_are_named(
+    root: Path, pseudonymiser: Pseudonymiser, rows: list[Row]
+) -> None:
+    _write_workbook(root, {"CESM": rows})
+    with pytest.raises(ImporterError, match=f"{WORKBOOK} has no sheet all"):
+        _import(root, pseudonymiser)
+    (root / WORKBOOK).unlink()
+    with pytest.raises(ImporterError, match=r"No table .*its sheet all saved as CSV"):
+        _import(root, pseudonymiser)
     _write_table(root, [{"Image_name": row["Image_name"]} for row in rows])
     with pytest.raises(ImporterError, match=f"{TABLE} lacks.*{CLASS}"):
         _import(root, pseudonymiser)
-    (root / TABLE).unlink()
-    with pytest.raises(ImporterError, match=r"No table .*as CSV"):
+    (root / TABLE).write_bytes(b"PK\x03\x04\xff")
+    with pytest.raises(ImporterError, match=r"no CSV file in UTF-8"):
         _import(root, pseudonymiser)
 
 

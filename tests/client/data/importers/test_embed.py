@@ -30,10 +30,13 @@ def archive(tmp_path: Path) -> Embed:
 
 
 def _import(
-    archive: Embed, pseudonymiser: Pseudonymiser, tail: str = "_reduced"
+    archive: Embed,
+    pseudonymiser: Pseudonymiser,
+    tail: str = "_reduced",
+    **options: Any,
 ) -> tuple[Imported, pd.DataFrame]:
     archive.write(tail)
-    imported = embed.import_archive(Source(archive.root, pseudonymiser), "s", {})
+    imported = embed.import_archive(Source(archive.root, pseudonymiser), "s", options)
     rows = imported.manifest.merge(imported.linkage, on="row_id")
     rows["name"] = rows["source_path"].str.rpartition("/")[2]
     return imported, rows.set_index("name").sort_index()
@@ -60,6 +63,7 @@ def test_every_file_is_a_row_and_the_legend_is_not_read(
         "table_rows_unmatched": 0,
         "exams_unmatched": 0,
         "files_unmatched": 0,
+        "files_contralateral": 0,
     }
     assert list(rows["status"].value_counts()[["ok", "excluded"]]) == [2, 2]
     assert set(rows["reason"].dropna()) == {"X_NOT_IMAGE"}
@@ -137,6 +141,53 @@ def test_findings_reach_the_breast_they_are_about(
     _, rows = _import(archive, pseudonymiser)
     assert _facts(rows[rows["laterality"] == "L"].iloc[0]) == left
     assert _facts(rows[rows["laterality"] == "R"].iloc[0]) == right
+
+
+ASSUMED = (0, "normal", None, "breast", "assumed")
+
+
+@pytest.mark.parametrize(
+    ("findings", "right"),
+    [
+        ([("L", "S", "0", "L")], ASSUMED),
+        ([("L", "S"), ("L", "X")], ASSUMED),
+        ([("L", "S", "0"), ("R", "N")], (None, None, 1, "breast", "radiologist")),
+        ([("B", "N")], (None, None, 1, "breast", "radiologist")),
+        ([("L", "S"), ("", "N")], (None, None, 1, "exam", "radiologist")),
+        ([("", "X"), ("L", "S")], NOTHING),  # it may be about either breast
+        ([("L", "S", "0", "R")], NOTHING),  # finding and specimen contradict each other
+        ([("R", "X")], NOTHING),  # a finding that says nothing is one all the same
+    ],
+)
+def test_the_other_breast_is_assumed_normal_only_by_option(
+    archive: Embed,
+    pseudonymiser: Pseudonymiser,
+    findings: list[tuple[str, ...]],
+    right: tuple[Any, ...],
+) -> None:
+    archive.findings.clear()
+    for finding in findings:
+        archive.finding(*finding)
+    by_default, rows = _import(archive, pseudonymiser)
+    other = _facts(rows[rows["laterality"] == "R"].iloc[0])
+    assert other == (NOTHING if right == ASSUMED else right)
+    imported, rows = _import(archive, pseudonymiser, contralateral_normal=True)
+    assert _facts(rows[rows["laterality"] == "R"].iloc[0]) == right
+    assert imported.notes == by_default.notes
+    one_sided = right == ASSUMED or findings == [("R", "X")]
+    assert imported.notes["files_contralateral"] == one_sided
+
+
+def test_a_plan_must_accept_what_is_assumed(
+    archive: Embed, pseudonymiser: Pseudonymiser
+) -> None:
+    archive.findings.clear()
+    archive.finding("L", "S", "0", "L")
+    _, rows = _import(archive, pseudonymiser, contralateral_normal=True)
+    rows = rows[rows["status"] == "ok"].sort_values("laterality")
+    assert list(label(rows, Target()).fillna(-1)) == [1, -1]
+    explicit = Target(label_sources=("pathology", "assumed"))
+    assert list(label(rows, explicit).fillna(-1)) == [1, 0]
 
 
 def test_a_plan_sees_one_zero_and_unknown(
@@ -294,6 +345,7 @@ def test_loose_ends_are_counted_and_stay_with_their_patient(
         "table_rows_unmatched": 2,
         "exams_unmatched": 1,
         "files_unmatched": 2,
+        "files_contralateral": 0,
     }
     assert set(rows["patient_key"]) == {pseudonymiser.patient(PATIENT)}
     assert _facts(rows.loc[name]) == _facts(rows.loc[unlabelled]) == NOTHING

@@ -15,6 +15,7 @@ from client.data.labels import label
 from client.data.pseudonyms import Pseudonymiser
 from client.data.site_data import read_options
 from common.plan import Target
+from tests.support.through import goes_through
 
 EXAMPLE = Path(__file__).parents[4] / "configs" / "examples" / "hctp.yaml"
 HEAD = "BreastID,FilePath,OneHotLabel,ImageLaterality\n"
@@ -130,3 +131,10 @@ def test_nothing_in_the_manifest_names_anybody(
     imported, _ = _import(root, pseudonymiser)
     text = imported.manifest.to_csv()
     assert not [word for word in ("Anna", "Berta", "1.2.7.", "exams") if word in text]
+
+
+def test_the_archive_goes_through_check_and_preparation(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    site = tmp_path_factory.mktemp("site")
+    assert goes_through("hospital", root, site, **read_options(EXAMPLE)) == 5

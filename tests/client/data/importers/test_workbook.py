@@ -41,6 +41,17 @@ def test_first_sheet_is_read_as_stripped_texts(path: Path) -> None:
     assert read_workbook(path, ["ID", "truth"]) == ROWS
 
 
+def test_a_sheet_is_read_by_its_name(path: Path) -> None:
+    assert read_workbook(path, [], "notes") == []
+    assert read_workbook(path, ["ID", "truth"], "Sheet") == ROWS
+
+
+def test_a_missing_sheet_is_named_and_the_others_are_not(path: Path) -> None:
+    with pytest.raises(ImporterError, match=r"truth.xlsx has no sheet all") as caught:
+        read_workbook(path, ["ID"], "all")
+    assert "notes" not in str(caught.value)
+
+
 def test_a_wrong_declared_size_hides_no_row_and_no_column(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
