@@ -24,7 +24,7 @@ from client.data.check import Check, check_site
 from client.data.check_page import write_check
 from client.data.codes import REASONS
 from client.data.importers import ImporterError
-from client.data.manifest import ManifestError, read_manifest
+from client.data.manifest import MANIFEST_FILE, ManifestError, read_manifest
 from client.data.pseudonyms import SecretError
 from client.data.site_data import (
     ImportSummary,
@@ -162,6 +162,8 @@ def wanted_preprocessing(
     if plan is not None:
         return read_plan(plan).preprocessing
     default = Preprocessing(rows=rows, columns=columns)
+    if not (out / MANIFEST_FILE).is_file():  # preparation says what is missing
+        return default
     manifest = read_manifest(out)
     usable = set(manifest.loc[manifest["status"] == "ok", "modality_kind"].dropna())
     if usable & set(default.modalities):

@@ -8,8 +8,15 @@ from typing import Literal
 
 import pandas as pd
 
+from common.plan import Preprocessing
+
 MINIMUM_CLASS = 10
 """Patients of a class below which no interval is given, see `common.statistics`."""
+
+RARE, RARE_SHARE = 10, 0.01
+"""Patients, and share of patients, below both of which a vendor is unexpected."""
+
+_OF_VOLUMES = ("DBT", "SYNTH2D")
 
 Severity = Literal["error", "warning", "note"]
 
@@ -85,10 +92,11 @@ def _patient_in_two_splits(images: pd.DataFrame) -> Problem | None:
     parts = images.groupby("patient_key")["split_official"].transform("nunique")
     return make_problem(
         "patient_in_two_splits",
-        "error",
+        "warning",
         images[parts > 1],
         "the patient is in the official training and test part",
-        "Use the split of the plan (split.official: false), or repair the table.",
+        "Nothing leaks: with split.official: true all of them train or validate, none "
+        "tests. Repair the table if they should test.",
     )
 
 
@@ -104,16 +112,46 @@ def _marks(images: pd.DataFrame) -> Problem | None:
 
 
 def _missing_view(images: pd.DataFrame) -> Problem | None:
-    """Find breasts of an exam that lack one of the two standard views."""
+    """Find breasts without a standard view of a kind that their exam has.
+
+    Each kind on its own: a volume does not stand in for a full-field image. What is
+    made of volumes may have fewer views, so nothing is asked of it beside a full-field
+    image of both views.
+    """
     known = images[images["breast_key"].notna()]
-    views = known.groupby("breast_key")["view"].agg(list)
-    lacking = views.index[[not {"CC", "MLO"} <= set(found) for found in views]]
+    exam_of: dict[str, str] = {}
+    kinds: dict[str, set[str]] = {}
+    views: dict[tuple[str, str], set[str]] = {}
+    columns = ["exam_key", "breast_key", "modality_kind", "view"]
+    for exam, breast, kind, view in known[columns].to_numpy().tolist():
+        exam_of[breast] = exam
+        kinds.setdefault(exam, set()).add(kind)
+        views.setdefault((breast, kind), set()).add(view)
+    whole = {place for place, found in views.items() if {"CC", "MLO"} <= found}
+    lacking = {
+        breast
+        for breast, exam in exam_of.items()
+        for kind in kinds[exam]
+        if (breast, kind) not in whole
+        and not (kind in _OF_VOLUMES and (breast, "FFDM") in whole)
+    }
     return make_problem(
         "missing_view",
         "note",
         known[known["breast_key"].isin(lacking)],
-        "the breast has no CC, or no MLO, in this exam",
+        "the breast has no CC, or no MLO, of a kind of image that its exam has",
         "Fine for training. If there are many, the export may be incomplete.",
+    )
+
+
+def _left_out(images: pd.DataFrame) -> Problem | None:
+    left = [kind for kind in _OF_VOLUMES if kind not in Preprocessing().modalities]
+    return make_problem(
+        "left_out",
+        "note",
+        images[images["modality_kind"].isin(left)],
+        "tomosynthesis, or a 2D image made of it, which plans leave out by default",
+        f"To train on them, name {' or '.join(left)} in preprocessing.modalities.",
     )
 
 
@@ -128,14 +166,31 @@ def _implant(images: pd.DataFrame) -> Problem | None:
 
 
 def _unknown_vendor(images: pd.DataFrame) -> Problem | None:
-    known = images["vendor"].notna() & (images["vendor"] != "other")
     return make_problem(
         "unknown_vendor",
         "note",
-        images[~known],
+        images[~_of_known_vendor(images)],
         "the manufacturer is missing or none that we know",
         "Domains by vendor cannot be told apart here; nothing else depends on it.",
     )
+
+
+def _unexpected_vendor(images: pd.DataFrame) -> Problem | None:
+    """Find what may have come from another hospital, as an exam of years before."""
+    known = images[_of_known_vendor(images)]
+    patients = known.groupby("vendor")["patient_key"].nunique()
+    few = min(RARE, RARE_SHARE * known["patient_key"].nunique())
+    return make_problem(
+        "unexpected_vendor",
+        "warning",
+        known[known["vendor"].isin(patients.index[patients < few])],
+        f"a manufacturer of under {RARE} patients and under {RARE_SHARE:.0%} of all",
+        "Look at them below, by vendor: they may come from elsewhere.",
+    )
+
+
+def _of_known_vendor(images: pd.DataFrame) -> pd.Series[bool]:
+    return images["vendor"].notna() & (images["vendor"] != "other")
 
 
 def _no_label(images: pd.DataFrame) -> Problem | None:
@@ -150,10 +205,15 @@ def _no_label(images: pd.DataFrame) -> Problem | None:
 
 
 def _small_class(images: pd.DataFrame) -> Problem | None:
-    known = images[images["cancer_pathology"].notna()]
+    """Count by what a plan can take here: pathology, else BI-RADS 4 and above."""
+    known, words = images["cancer_pathology"].dropna(), "by pathology"
+    if known.empty:
+        scores = images["birads"].dropna()
+        scores = scores[scores > 0]  # 0: the assessment is incomplete
+        known, words = (scores >= 4).astype("Int64"), "by BI-RADS, 4 and above"
     if known.empty:
         return None
-    sick = known.groupby("patient_key")["cancer_pathology"].max()
+    sick = known.groupby(images.loc[known.index, "patient_key"]).max()
     smaller = min(int((sick == 1).sum()), int((sick == 0).sum()))
     if smaller >= MINIMUM_CLASS:
         return None
@@ -162,7 +222,8 @@ def _small_class(images: pd.DataFrame) -> Problem | None:
         "warning",
         (),
         smaller,
-        f"patients in the smaller class; under {MINIMUM_CLASS} there is no interval",
+        f"patients in the smaller class {words}; "
+        f"under {MINIMUM_CLASS} there is no interval",
         "Results of this site alone will be given without an interval.",
     )
 
@@ -187,5 +248,7 @@ RULES: Sequence[Callable[[pd.DataFrame], Problem | None]] = (
     _small_class,
     _missing_view,
     _implant,
+    _left_out,
     _unknown_vendor,
+    _unexpected_vendor,
 )

@@ -20,6 +20,7 @@ _VOLUME = "1.2.840.10008.5.1.4.1.1.13.1.3"
 _PROJECTIONS = ("1.2.840.10008.5.1.4.1.1.13.1.4", "1.2.840.10008.5.1.4.1.1.13.1.5")
 _TOMO = {"TOMO", "TOMOSYNTHESIS"}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_FUJI = "FDR-3000AWS"  # what it makes of a volume is called DERIVED, and no more
 _WITHOUT_PIXELS = {"SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "ECG", "REG", "SEG"}
 _MAX_FRAMES = 10_000
 
@@ -151,6 +152,9 @@ def kind(header: Header, film: bool = False) -> str:
         return "SYNTH2D"
     if "LOW_ENERGY" in words:
         return "CESM_LE"
+    derived = {"DERIVED", "PRIMARY"} <= words and "POST_CONTRAST" not in words
+    if derived and _FUJI in header.text("ManufacturerModelName").upper():
+        return "SYNTH2D"
     return "FFDM"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from client.data.manifest import read_manifest
 from client.data_command import app
 from tests.support.dicom_files import write_archive
 
@@ -37,6 +38,18 @@ def test_import_accounts_for_every_file(imported: tuple[Path, Path, str]) -> Non
     assert "7 files" in said and "6 ok" in said and "1 quarantined" in said
     assert "1 Q_NOT_DICOM no DICOM preamble" in said
     assert f"mammo-data check {out}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "dataset"), [([], "hospital"), (["--site", "north"], "north")]
+)
+def test_a_hospital_needs_no_options(
+    words: list[str], dataset: str, tmp_path: Path
+) -> None:
+    root, out = write_archive(tmp_path / "archive", 2), tmp_path / "site"
+    code, said = _run("import", "hospital", root, out, *words)
+    assert code == 0 and "2 ok" in said
+    assert set(read_manifest(out)["dataset"]) == {dataset}
 
 
 def test_prepare_finds_the_archive_by_itself(imported: tuple[Path, Path, str]) -> None:

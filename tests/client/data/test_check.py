@@ -8,19 +8,27 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from client.data.cache import CacheError
 from client.data.check import Check, check_site
 from client.data.check_page import summary_document, write_check
+from client.data.check_rules import problems_of
 from client.data.codes import REASONS, REMEDIES
+from client.data.manifest import empty_row, manifest_frame
 from client.data.site_data import import_site, prepare_site
-from common.plan import Preprocessing
+from client.data.split import assign_split
+from common.plan import Preprocessing, Split
 
 TABLE = {
     "file": "labels.csv",
     "key": "uid",
-    "columns": {"cancer_pathology": "cancer", "split_official": "split"},
+    "columns": {
+        "cancer_pathology": "cancer",
+        "split_official": "split",
+        "birads": "birads",
+    },
     "level": "image",
 }
 
@@ -30,7 +38,7 @@ class Export:
 
     def __init__(self, root: Path, dicom: ModuleType) -> None:
         self.root, self.dicom = root, dicom
-        self.lines = ["uid,cancer,split"]
+        self.lines = ["uid,cancer,split,birads"]
         root.mkdir()
 
     def add(
@@ -43,6 +51,7 @@ class Export:
         mirrored: bool | None = None,
         cancer: str = "0",
         split: str = "",
+        birads: str = "",
         **elements: object,
     ) -> None:
         number = len(self.lines)
@@ -60,7 +69,7 @@ class Export:
             **elements,
         )
         (self.root / f"file{number:03d}").write_bytes(content)
-        self.lines.append(f"{uid},{cancer},{split}")
+        self.lines.append(f"{uid},{cancer},{split},{birads}")
 
     def check(self, folder: Path) -> Check:
         (self.root / "labels.csv").write_text("\n".join(self.lines))
@@ -127,13 +136,23 @@ def test_one_image_of_two_patients_is_an_error(export: Export, tmp_path: Path) -
     assert check.problems[0].severity == "error"
 
 
-def test_a_patient_in_two_official_splits_is_an_error(
+def test_a_patient_in_two_official_splits_is_told_to_train(
     export: Export, tmp_path: Path
 ) -> None:
     _exam(export, "1", split="train")
     _exam(export, "2", split="train")
     export.add("2", split="test")
-    assert _count(export.check(tmp_path / "site"), "patient_in_two_splits") == 5
+    check = export.check(tmp_path / "site")
+    assert _count(check, "patient_in_two_splits") == 5
+    (problem,) = (p for p in check.problems if p.code == "patient_in_two_splits")
+    assert problem.severity == "warning"
+    assert "all of them train or validate" in problem.remedy
+    parts = assign_split(
+        check.images["patient_key"],
+        Split(official=True),
+        check.images["split_official"],
+    )
+    assert "test" not in set(parts)
 
 
 def test_missing_views_labels_vendors_and_implants_are_counted(
@@ -250,3 +269,102 @@ def test_an_archive_without_a_usable_image_still_gets_its_page(
 
 def test_every_remedy_belongs_to_a_code() -> None:
     assert set(REMEDIES) <= set(REASONS)
+
+
+def test_another_kind_does_not_stand_in_for_a_missing_view(
+    export: Export, dicom: ModuleType, tmp_path: Path
+) -> None:
+    export.add("1", view="CC")
+    export.add("1", view="MLO", **_volume(dicom))
+    export.add("2", view="CC")
+    export.add("2", view="MLO", SeriesDescription="C-View")
+    export.add("3", view="CC", **_volume(dicom))
+    _exam(export, "4")
+    check = export.check(tmp_path / "site")
+    assert _count(check, "missing_view") == 5
+
+
+def test_nothing_is_asked_of_volumes_beside_a_whole_set_of_full_field_images(
+    export: Export, dicom: ModuleType, tmp_path: Path
+) -> None:
+    _exam(export, "1")
+    export.add("1", view="CC", **_volume(dicom))
+    export.add("1", view="MLO", SeriesDescription="C-View")
+    check = export.check(tmp_path / "site")
+    assert check.counts["cached"] == 6
+    assert _count(check, "missing_view") == 0
+
+
+def test_a_breast_without_full_field_images_beside_one_that_has_them_is_found(
+    export: Export, tmp_path: Path
+) -> None:
+    for view in ("CC", "MLO"):
+        export.add("1", "L", view)
+        export.add("1", "R", view, SeriesDescription="C-View")
+    assert _count(export.check(tmp_path / "site"), "missing_view") == 2
+
+
+def test_what_plans_leave_out_by_default_is_noted(
+    export: Export, dicom: ModuleType, tmp_path: Path
+) -> None:
+    _exam(export, "1")
+    export.add("1", **_volume(dicom))
+    export.add("1", SeriesDescription="C-View")
+    check = export.check(tmp_path / "site")
+    (problem,) = (one for one in check.problems if one.code == "left_out")
+    assert (problem.severity, problem.count) == ("note", 2)
+    assert "preprocessing.modalities" in problem.remedy
+
+
+def test_without_pathology_classes_are_those_of_birads(
+    export: Export, tmp_path: Path
+) -> None:
+    _exam(export, "1", cancer="", birads="2")
+    _exam(export, "2", cancer="", birads="4A")
+    _exam(export, "3", cancer="", birads="5")
+    _exam(export, "4", cancer="", birads="0")  # assessment incomplete: no class
+    check = export.check(tmp_path / "site")
+    (problem,) = check.problems
+    assert (problem.code, problem.count) == ("small_class", 1)
+    assert "BI-RADS" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("vendors", "unexpected"),
+    [
+        ({"hologic": 995, "ge": 4, "other": 1}, 4),
+        ({"hologic": 500, "ge": 500, "fuji": 3, "siemens": 2}, 5),
+        ({"hologic": 2000, "ge": 10}, 0),  # few, but enough to train on
+        ({"hologic": 99, "ge": 1}, 0),  # a small site
+        ({"hologic": 995, "other": 4}, 0),
+    ],
+)
+def test_a_vendor_of_very_few_patients_is_unexpected(
+    vendors: dict[str, int], unexpected: int
+) -> None:
+    found = [one for one in problems_of(_images(vendors)) if "expected" in one.code]
+    assert sum(problem.count for problem in found) == unexpected
+    assert {problem.code for problem in found} <= {"unexpected_vendor"}
+
+
+def _images(vendors: dict[str, int]) -> pd.DataFrame:
+    """Of each vendor a number of patients with one image."""
+    names = [vendor for vendor, patients in vendors.items() for _ in range(patients)]
+    keys = ("row_id", "patient_key", "exam_key", "breast_key")
+    same = {"dataset": "test", "site": "test", "laterality": "L", "view": "CC"}
+    same |= {"modality_kind": "FFDM", "status": "ok"}
+    rows = manifest_frame(
+        [
+            empty_row() | same | dict.fromkeys(keys, f"{n:032x}") | {"vendor": vendor}
+            for n, vendor in enumerate(names)
+        ]
+    )
+    return rows.assign(image_sha256=rows["row_id"], flipped=False, mark=False)
+
+
+def _volume(dicom: ModuleType) -> dict[str, object]:
+    return {
+        "SOPClassUID": dicom.TOMOSYNTHESIS,
+        "NumberOfFrames": 3,
+        "PixelData": dicom.stack(3).astype("<u2").tobytes(),
+    }

@@ -17,6 +17,7 @@ TOMOSYNTHESIS = "1.2.840.10008.5.1.4.1.1.13.1.3"
 PROJECTION = "1.2.840.10008.5.1.4.1.1.13.1.4"
 PROJECTION_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.13.1.5"
 CT = "1.2.840.10008.5.1.4.1.1.2"
+FUJI = {"Manufacturer": "FUJIFILM Corp.", "ManufacturerModelName": "FDR-3000AWS"}
 
 
 def _facts(dicom: ModuleType, film: bool = False, **elements: Any) -> dict[str, Any]:
@@ -182,6 +183,10 @@ def test_declared_film_accepts_secondary_captures(dicom: ModuleType) -> None:
             },
             "SYNTH2D",
         ),
+        (FUJI | {"ImageType": ["DERIVED", "PRIMARY"]}, "SYNTH2D"),
+        (FUJI | {"ImageType": ["ORIGINAL", "PRIMARY"]}, "FFDM"),
+        (FUJI | {"ImageType": ["DERIVED", "PRIMARY", "POST_CONTRAST"]}, "FFDM"),
+        ({"ImageType": ["DERIVED", "PRIMARY"]}, "FFDM"),
         ({"SOPClassUID": TOMOSYNTHESIS, "NumberOfFrames": 40}, "DBT"),
         ({"NumberOfFrames": 12}, "DBT"),
         ({"Modality": "CT", "ImageType": ["DERIVED", "PRIMARY", "TOMO"]}, "DBT"),
