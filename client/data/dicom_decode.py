@@ -43,7 +43,7 @@ _DECODERS: dict[str, tuple[str, ...]] = {
     "1.2.840.10008.1.2.4.70": ("dicomsdl", "python-gdcm"),
     "1.2.840.10008.1.2.4.80": ("pyjpegls", "python-gdcm"),
     "1.2.840.10008.1.2.4.81": ("pyjpegls",),
-    "1.2.840.10008.1.2.4.90": ("pylibjpeg-openjpeg", "python-gdcm"),
+    "1.2.840.10008.1.2.4.90": ("python-gdcm", "pylibjpeg-openjpeg"),
     "1.2.840.10008.1.2.4.91": ("pylibjpeg-openjpeg",),
 }
 """Distributions by transfer syntax, in the order in which they are tried."""

@@ -33,7 +33,7 @@ ENCODINGS = {
     RLE: "pylibjpeg-rle",
     JPEG_LL: "dicomsdl",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
-    J2K: "pylibjpeg-openjpeg",
+    J2K: "python-gdcm",
 }
 
 
