@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ TWO_LONG_RUNS = (
     "plan.stages.adapt.rounds=12",
 )
 _PATIENCE = 240.0
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     ) as process:
         try:
             yield process
@@ -198,3 +200,19 @@ def test_threads_are_shared_out_and_stay_those_of_the_folder(root: Path) -> None
     finally:
         torch.set_num_threads(before)
     assert (first.threads, again.threads) == (2, 2)
+
+
+def test_a_player_that_nobody_listens_to_ends_whatever_it_does() -> None:
+    command = [sys.executable, "-P", "-m", "simulations.players"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as player:
+        assert player.stdin is not None
+        player.stdin.close()
+        try:
+            assert player.wait(timeout=_PATIENCE) == 0
+        finally:
+            player.kill()
