@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from common.checkpoint import read_tensors
 from server.selection import trailing_mean
@@ -16,8 +17,9 @@ from simulations.play import Run, finished, is_finished, play
 from simulations.players import play_side_by_side
 from simulations.results import ROLES, Finished
 
-Runs = dict[str, list[Run]]
-"""Runs by arm."""
+Key = TypeVar("Key")
+Runs = Mapping[Key, list[Run]]
+"""Runs by arm, or by arm and role."""
 
 
 def run_arms(laboratory: Laboratory) -> dict[str, list[Finished]]:
@@ -80,7 +82,7 @@ def _run(laboratory: Laboratory, arm: str, seed: int, rate: float) -> Run:
     return Run(arm, seed, rate, plan, folder, title, start)
 
 
-def _play_all(laboratory: Laboratory, runs: Runs) -> dict[str, list[Finished]]:
+def _play_all(laboratory: Laboratory, runs: Runs[Key]) -> dict[Key, list[Finished]]:
     """Play what has not ended yet, several at a time where asked; read all."""
     todo = [run for of in runs.values() for run in of if not is_finished(run)]
     if laboratory.settings.parallel > 1 and len(todo) > 1:
@@ -89,7 +91,7 @@ def _play_all(laboratory: Laboratory, runs: Runs) -> dict[str, list[Finished]]:
         for run in todo:
             with laboratory.view.bar(run.title, run.plan.rounds) as bar:
                 play(laboratory, run, bar, bar.site_answered)
-    return {arm: [finished(laboratory, run) for run in of] for arm, of in runs.items()}
+    return {key: [finished(laboratory, run) for run in of] for key, of in runs.items()}
 
 
 def _follow(
@@ -100,21 +102,21 @@ def _follow(
     Each of the two models of a run, of the selected and of the last round, starts a run
     of its own; the scores of both are put together as one finished arm.
     """
-    pairs = [(arm, source) for arm, of in sources.items() for source in of]
-    runs = {
-        arm: [
-            _restatistics(laboratory, arm, source, role)
-            for source in of
+    ended = _play_all(
+        laboratory,
+        {
+            (arm, role): [_restatistics(laboratory, arm, run, role) for run in of]
+            for arm, of in sources.items()
             for role in ROLES
+        },
+    )
+    return {
+        arm: [
+            _together(run, {role: ended[arm, role][place] for role in ROLES})
+            for place, run in enumerate(of)
         ]
         for arm, of in sources.items()
     }
-    ended = _play_all(laboratory, runs)
-    together: dict[str, list[Finished]] = {arm: [] for arm in sources}
-    for arm, source in pairs:
-        parts = {role: ended[arm].pop(0) for role in ROLES}
-        together[arm].append(_together(source, parts))
-    return together
 
 
 def _restatistics(laboratory: Laboratory, arm: str, source: Finished, role: str) -> Run:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from common.plan import PlanError, plan_from_json, plan_to_json
@@ -33,11 +34,12 @@ from simulations.play import Run, play
 from simulations.settings import settings_from_json, settings_to_json
 
 _LOG = logging.getLogger("mammo-sim")
+_RUN = TypeAdapter(Run)
 _ROOT = Path(__file__).resolve().parents[1]
 
 
 def play_side_by_side(laboratory: Laboratory, runs: Sequence[Run]) -> None:
-    """Play runs, ``settings.parallel`` of them at a time.
+    """Play runs, at least one, ``settings.parallel`` of them at a time.
 
     The first that fails stops the others; all of them can be gone on with.
 
@@ -46,8 +48,6 @@ def play_side_by_side(laboratory: Laboratory, runs: Sequence[Run]) -> None:
     PlanError, RunFailed
         As `simulations.play.play`; the latter also where a process died.
     """
-    if not runs:
-        return
     waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
     for run in runs:
         waiting.put(run)
@@ -107,7 +107,7 @@ class _Player:
         self._process.kill()
 
     def _play(self, run: Run, bar: Bar) -> None:
-        self._tell(_task(run))
+        self._tell({"run": _RUN.dump_json(run).decode()})
         for line in self._process.stdout or ():
             name, values = json.loads(line)
             match name:
@@ -141,31 +141,6 @@ def _next(waiting: queue.SimpleQueue[Run]) -> Run | None:
         return waiting.get_nowait()
     except queue.Empty:
         return None
-
-
-def _task(run: Run) -> dict[str, Any]:
-    return {
-        "arm": run.arm,
-        "seed": run.seed,
-        "rate": run.rate,
-        "plan": plan_to_json(run.plan).decode(),
-        "folder": str(run.folder),
-        "title": run.title,
-        "start_file": None if run.start_file is None else str(run.start_file),
-    }
-
-
-def _run_of(task: Mapping[str, Any]) -> Run:
-    start = task["start_file"]
-    return Run(
-        task["arm"],
-        task["seed"],
-        task["rate"],
-        plan_from_json(task["plan"].encode()),
-        Path(task["folder"]),
-        task["title"],
-        None if start is None else Path(start),
-    )
 
 
 class _Teller(logging.Handler):
@@ -226,7 +201,8 @@ def _serve() -> None:
             View(Console(quiet=True)),
         )
         for task in tasks:
-            play(laboratory, _run_of(task), teller, teller.site_answered)
+            run = _RUN.validate_json(task["run"])
+            play(laboratory, run, teller, teller.site_answered)
             teller.tell("ended")
     except PlanError as error:
         teller.tell("mistake", str(error))
