@@ -101,5 +101,6 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _first_lines(error: Exception) -> str:
     """Keep Hydra's own words: what is unknown, and what there is instead."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    words = str(error).partition("Config search path")[0]
+    lines = [line.rstrip() for line in words.splitlines() if line.strip()]
     return "Cannot compose the configuration: " + "\n  ".join(lines[:12])

@@ -47,9 +47,9 @@ def open_laboratory(settings: Settings, plan: Plan, view: View) -> Laboratory:
         If a GPU was asked for and torch finds none, or a hospital that is left out
         cannot be evaluated.
     """
-    snapshots, synthetic = prepare_sites(settings.data, plan, view)
     start = Path(settings.start_file).resolve() if settings.start_file else None
     machine = Machine(device_of(settings), settings.threads, start)
+    snapshots, synthetic = prepare_sites(settings.data, plan, view)
     left_out = {
         site: snapshots.pop(site) for site in dict.fromkeys(settings.data.leave_out)
     }

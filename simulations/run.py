@@ -37,7 +37,7 @@ mammo-sim synth [data.root=DIR ...]           only write the synthetic consortiu
 mammo-sim list                                experiments and arms there are
 
   mammo-sim experiment=demo
-  mammo-sim experiment=compare_sharing run_dir=runs/mine
+  mammo-sim experiment=compare_sharing run_dir=runs/mine parallel=4
   mammo-sim experiment=demo plan.stages.adapt.rounds=5 arms=[fedbn,fedavg]
   mammo-sim experiment=real_images data.root=FOLDER
 
