@@ -15,8 +15,10 @@ from rich.table import Table
 
 from client.commands.shared import (
     CPUS,
+    MAX_FAILURES,
     Also,
     Columns,
+    MaxFailures,
     PlanFile,
     Rows,
     Verify,
@@ -77,12 +79,15 @@ def import_archive(
     options: Annotated[
         Path | None, typer.Option(help="YAML with the importer's options")
     ] = None,
+    workers: _Workers = CPUS,
 ) -> None:
     """Read every file of an archive; nothing is written into it."""
     view = View()
     with user_errors():
         settings = read_options(options) if options else {}
-        summary = import_folder(view, importer, root, out, site or importer, settings)
+        summary = import_folder(
+            view, importer, root, out, site or importer, settings, workers
+        )
         again = " It held exactly this already." if summary.repeated else ""
         view.say(f"Manifest: {out}.{again}")
         view.say(f"Next: mammo-data check {out}, then mammo-data prepare {out}")
@@ -112,6 +117,7 @@ def prepare(
     workers: _Workers = CPUS,
     also: Also = None,
     verify: Verify = False,
+    max_failures: MaxFailures = MAX_FAILURES,
 ) -> None:
     """Decode, crop and resize; go on where an interrupted call stopped.
 
@@ -129,6 +135,7 @@ def prepare(
             workers,
             also=other_sizes(wanted, also),
             verify=verify,
+            max_failures=max_failures,
         )
 
 

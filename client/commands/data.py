@@ -8,8 +8,10 @@ import typer
 
 from client.commands.shared import (
     CPUS,
+    MAX_FAILURES,
     Also,
     Columns,
+    MaxFailures,
     PlanFile,
     Rows,
     Verify,
@@ -35,8 +37,9 @@ def check(context: typer.Context, workers: Workers = None) -> None:
     view = View()
     with user_errors():
         site = settings_of(context)
-        _import_once(view, site)
-        check_folder(view, site.folder, site.archive, workers or site.workers or CPUS)
+        workers = workers or site.workers or CPUS
+        _import_once(view, site, workers)
+        check_folder(view, site.folder, site.archive, workers)
 
 
 def prepare(
@@ -47,6 +50,7 @@ def prepare(
     workers: Workers = None,
     also: Also = None,
     verify: Verify = False,
+    max_failures: MaxFailures = MAX_FAILURES,
 ) -> None:
     """Decode, crop and resize; go on where an interrupted call stopped.
 
@@ -55,20 +59,22 @@ def prepare(
     view = View()
     with user_errors():
         site = settings_of(context)
-        _import_once(view, site)
+        workers = workers or site.workers or CPUS
+        _import_once(view, site, workers)
         wanted = wanted_preprocessing(view, site.folder, plan, rows, columns)
         prepare_folder(
             view,
             site.folder,
             site.archive,
             wanted,
-            workers or site.workers or CPUS,
+            workers,
             also=other_sizes(wanted, also),
             verify=verify,
+            max_failures=max_failures,
         )
 
 
-def _import_once(view: View, site: Site) -> None:
+def _import_once(view: View, site: Site, workers: int) -> None:
     if is_imported(site.importer, site.archive, site.folder, site.options):
         return
     if (site.folder / IMPORT_FILE).is_file():
@@ -76,5 +82,5 @@ def _import_once(view: View, site: Site) -> None:
     else:
         view.say("Nothing is imported yet: the archive is read first.")
     import_folder(
-        view, site.importer, site.archive, site.folder, site.site, site.options
+        view, site.importer, site.archive, site.folder, site.site, site.options, workers
     )

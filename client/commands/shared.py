@@ -24,7 +24,12 @@ from client.data.check import Check, check_site
 from client.data.check_page import write_check
 from client.data.codes import REASONS
 from client.data.importers import ImporterError
-from client.data.manifest import MANIFEST_FILE, ManifestError, read_manifest
+from client.data.manifest import (
+    MANIFEST_FILE,
+    ManifestError,
+    read_linkage,
+    read_manifest,
+)
 from client.data.pseudonyms import SecretError
 from client.data.site_data import (
     ImportSummary,
@@ -46,6 +51,9 @@ from common.progress import View
 
 CPUS = os.cpu_count() or 1
 
+MAX_FAILURES = 0.1
+"""Share of images that may fail in an archive that was copied whole."""
+
 PlanFile = Annotated[
     Path | None, typer.Option("--plan", help="plan whose preprocessing is wanted")
 ]
@@ -55,6 +63,12 @@ Also = Annotated[
     list[str] | None,
     typer.Option(
         "--also", metavar="ROWSxCOLUMNS", help="a further size from the same decoding"
+    ),
+]
+MaxFailures = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="share of unreadable images that gives exit status 3"
     ),
 ]
 Verify = Annotated[
@@ -98,10 +112,13 @@ def import_folder(
     out: Path,
     site: str,
     options: Mapping[str, Any],
+    workers: int,
 ) -> ImportSummary:
     """Import an archive, and tell what was found in it."""
     with view.bar(f"reading {importer}", 1) as bar:
-        summary = import_site(importer, root, out, site, options, progress=bar.move)
+        summary = import_site(
+            importer, root, out, site, options, workers=workers, progress=bar.move
+        )
     print_counts(view, summary.counts)
     return summary
 
@@ -129,8 +146,18 @@ def prepare_folder(
     *,
     also: Sequence[Preprocessing] = (),
     verify: bool = False,
+    max_failures: float = MAX_FAILURES,
 ) -> None:
-    """Prepare what was imported, and tell what became of every file."""
+    """Prepare what was imported, and tell what became of every file.
+
+    Where too many failed, a script that goes on would train on what is left.
+
+    Raises
+    ------
+    typer.Exit
+        With status 3 if more than ``max_failures`` of the images could not be prepared;
+        the others are, all the same.
+    """
     with view.bar("preparing", 1) as bar:
         snapshot = prepare_site(
             out,
@@ -149,6 +176,15 @@ def prepare_folder(
         view.say(f"{count} files are {kind}: left for a plan that reads them")
     for made in [snapshot, *(open_snapshot(out, one) for one in also)]:
         view.say(f"{len(made)} images in {made.folder}")
+    failed = int(read_linkage(out)["stage"].str.startswith("prepare:").sum())
+    if failed > max_failures * (failed + len(usable)):
+        typer.echo(
+            f"{failed} of {failed + len(usable)} images could not be prepared, more "
+            f"than {max_failures:.0%}: see the codes above, and mend them, or allow "
+            "more with --max-failures.",
+            err=True,
+        )
+        raise typer.Exit(3)
 
 
 def wanted_preprocessing(

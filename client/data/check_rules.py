@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from common.plan import Preprocessing
@@ -15,6 +16,9 @@ MINIMUM_CLASS = 10
 
 RARE, RARE_SHARE = 10, 0.01
 """Patients, and share of patients, below both of which a vendor is unexpected."""
+
+_SAME = ("image_sha256", "trimmed_sha256")
+"""Equal where the breast is, whatever stands beside it; or equal but for a border."""
 
 _OF_VOLUMES = ("DBT", "SYNTH2D")
 
@@ -66,10 +70,11 @@ def _side_against_pixels(images: pd.DataFrame) -> Problem | None:
 
 
 def _same_pixels(images: pd.DataFrame) -> Problem | None:
+    again = [images[key].duplicated(keep=False) for key in _SAME]
     return make_problem(
         "same_pixels",
         "warning",
-        images[images["image_sha256"].duplicated(keep=False)],
+        images[np.logical_or.reduce(again)],
         "identical after cropping to another image with another SOP instance UID",
         "Copies of one patient do no harm beyond their weight. Remove them if their "
         "labels differ.",
@@ -77,11 +82,13 @@ def _same_pixels(images: pd.DataFrame) -> Problem | None:
 
 
 def _same_pixels_of_two_patients(images: pd.DataFrame) -> Problem | None:
-    patients = images.groupby("image_sha256")["patient_key"].transform("nunique")
+    several = [
+        images.groupby(key)["patient_key"].transform("nunique") > 1 for key in _SAME
+    ]
     return make_problem(
         "same_pixels_of_two_patients",
         "error",
-        images[patients > 1],
+        images[np.logical_or.reduce(several)],
         "identical pixels that belong to several patients",
         "A split by patient leaks here. Find which patient is right and exclude the "
         "others.",

@@ -21,6 +21,7 @@ from client.data.codes import Rejected
 from client.data.dicom import Picture, brightest, read_picture
 from client.data.preprocessing import preprocess
 from client.data.raster import read_raster
+from client.data.trimmed import trimmed_sha256
 from client.data.workers import serve
 from common.plan import Preprocessing
 
@@ -134,6 +135,7 @@ def _prepare(
         "voi": picture.voi,
         "remarks": list(picture.remarks),
         "image_sha256": hashlib.sha256(cached.astype("<u2").tobytes()).hexdigest(),
+        "trimmed_sha256": trimmed_sha256(picture.image),
     }
 
 

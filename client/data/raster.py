@@ -68,7 +68,7 @@ def read_raster(content: bytes, bits: int, photometric: str) -> Picture:
     Parameters
     ----------
     content : the whole file
-    bits : true bit depth; 2**bits - 1 becomes 1.0
+    bits : true bit depth of a grey image; 2**bits - 1 becomes 1.0
     photometric : ``MONOCHROME1`` inverts
 
     Raises
@@ -82,6 +82,7 @@ def read_raster(content: bytes, bits: int, photometric: str) -> Picture:
         raise Rejected("Q_CODESTREAM", "decode")
     if stored.ndim == 3:
         stored = cv2.cvtColor(stored[:, :, :3], cv2.COLOR_BGR2GRAY)
+        bits = 8 * stored.itemsize  # display values: the container's range is theirs
     if stored.min() == stored.max():
         raise Rejected("Q_BLANK", "decode")
     maximum = 2**bits - 1

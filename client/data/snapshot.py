@@ -27,7 +27,7 @@ from common.plan import Preprocessing
 IMAGES_FILE = "images.u16"
 INDEX_FILE = "index.parquet"
 SNAPSHOT_FILE = "snapshot.json"
-SCHEMA = 3
+SCHEMA = 4
 _DIGITS = 12
 
 INDEX_DTYPES = {
@@ -47,11 +47,14 @@ INDEX_DTYPES = {
     "decoder": "string",
     "voi": "string",
     "image_sha256": "string",
+    "trimmed_sha256": "string",
 }
 """Columns of the index; a spacing that is not known is missing.
 
 ``row_id`` is that of the first file and ``frame`` the first frame that an image is made
 of: slices of one file share its ``row_id``, the other files of a slab are not named.
+``image_sha256`` is of the cached image, ``trimmed_sha256`` of the decoded one, see
+`client.data.trimmed`.
 """
 
 

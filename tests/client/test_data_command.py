@@ -60,6 +60,21 @@ def test_prepare_finds_the_archive_by_itself(imported: tuple[Path, Path, str]) -
     assert code == 0 and "6 images in" in again
 
 
+def test_prepare_tells_by_its_status_that_too_many_images_failed(
+    tmp_path: Path,
+) -> None:
+    root, out = write_archive(tmp_path / "archive", 6), tmp_path / "site"
+    for cut in sorted(path for path in root.rglob("*") if path.is_file())[:2]:
+        cut.write_bytes(cut.read_bytes()[:-900])
+    assert _run("import", "hospital", root, out)[0] == 0
+    small = ("--rows", 32, "--columns", 16, "--workers", 1)
+    code, said = _run("prepare", out, *small)
+    assert code == 3 and "4 images in" in said
+    assert "2 of 6 images could not be prepared, more than 10%" in said
+    assert _run("prepare", out, *small, "--max-failures", 0.34)[0] == 0
+    assert _run("prepare", out, *small, "--max-failures", 0.33)[0] == 3
+
+
 def test_prepare_is_told_where_a_moved_archive_is(
     imported: tuple[Path, Path, str],
 ) -> None:

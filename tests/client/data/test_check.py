@@ -49,6 +49,7 @@ class Export:
         *,
         seed: int | None = None,
         mirrored: bool | None = None,
+        border: tuple[int, int, int] = (0, 0, 0),
         cancer: str = "0",
         split: str = "",
         birads: str = "",
@@ -58,6 +59,8 @@ class Export:
         pixels = self.dicom.phantom(seed=number if seed is None else seed)
         if (side == "R") if mirrored is None else mirrored:
             pixels = np.ascontiguousarray(pixels[:, ::-1])
+        above, below, beside = border
+        pixels = np.pad(pixels, ((above, below), (0, beside)))
         uid = f"1.2.3.{number}"
         content = self.dicom.image(
             pixels,
@@ -134,6 +137,19 @@ def test_one_image_of_two_patients_is_an_error(export: Export, tmp_path: Path) -
     assert _count(check, "same_pixels_of_two_patients") == 2
     assert _count(check, "same_pixels") == 4
     assert check.problems[0].severity == "error"
+
+
+def test_a_copy_with_another_border_is_the_same_image(
+    export: Export, tmp_path: Path
+) -> None:
+    export.add("1", seed=99)
+    export.add("2", seed=99, border=(9, 40, 23))
+    export.add("3", seed=98, border=(9, 40, 23))
+    check = export.check(tmp_path / "site")
+    assert check.snapshot is not None
+    assert check.snapshot.index["image_sha256"].nunique() == 3
+    assert _count(check, "same_pixels_of_two_patients") == 2
+    assert _count(check, "same_pixels") == 2
 
 
 def test_a_patient_in_two_official_splits_is_told_to_train(
@@ -359,7 +375,12 @@ def _images(vendors: dict[str, int]) -> pd.DataFrame:
             for n, vendor in enumerate(names)
         ]
     )
-    return rows.assign(image_sha256=rows["row_id"], flipped=False, mark=False)
+    return rows.assign(
+        image_sha256=rows["row_id"],
+        trimmed_sha256=rows["row_id"],
+        flipped=False,
+        mark=False,
+    )
 
 
 def _volume(dicom: ModuleType) -> dict[str, object]:

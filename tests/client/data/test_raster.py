@@ -36,6 +36,13 @@ def test_colour_of_equal_channels_is_the_grey_image() -> None:
     np.testing.assert_allclose(colour, grey / 255, atol=1e-7)
 
 
+def test_colour_of_16_bits_spans_its_container() -> None:
+    wide = (RAMP * 16).astype(np.uint16)
+    picture = read_raster(_encode(np.dstack([wide] * 3)), 8, "MONOCHROME2")
+    np.testing.assert_allclose(picture.image, wide / 65535, atol=1e-7)
+    assert picture.remarks == ()
+
+
 def test_monochrome1_is_inverted_and_excess_is_clipped() -> None:
     picture = read_raster(_encode(RAMP), 11, "MONOCHROME1")
     assert picture.remarks == ("W_RANGE",)
