@@ -129,6 +129,8 @@ class Preprocessing:
     voi : ``first`` = first valid VOI LUT, else first window; ``none`` = stored range
     voi_of : exceptions, by vendor, or by vendor and presentation intent:
         ``{"siemens": "none", "ge/unknown": "none"}``; the closer one wins
+    repeats : of several images of one breast and view: ``all``, or ``best`` = the one
+        with the implant displaced, else the largest, else the latest
     crop : ``breast`` = bounding box of the breast, chest wall kept; ``none``
     rows, columns : size of the cached image; aspect kept, padded with 0
     """
@@ -138,6 +140,7 @@ class Preprocessing:
     slices: PositiveInt = 8
     voi: Literal["first", "none"] = "first"
     voi_of: dict[VendorIntent, Literal["first", "none"]] = field(default_factory=dict)
+    repeats: Literal["all", "best"] = "all"
     crop: Literal["breast", "none"] = "breast"
     rows: PositiveInt = 128
     columns: PositiveInt = 64

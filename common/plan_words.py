@@ -39,6 +39,8 @@ def describe_plan(plan: Plan) -> list[str]:
     ]
     if "DBT" in pre.modalities:
         lines.append(f"  a tomosynthesis volume is {_tomosynthesis(plan)}")
+    if pre.repeats == "best":
+        lines.append("  of several images of one view, the best one only")
     lines += [
         f"Patients: {split.train:.0%} train, {split.validation:.0%} validation, "
         f"{split.test:.0%} test" + (", official splits kept" if split.official else ""),

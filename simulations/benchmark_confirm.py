@@ -41,6 +41,7 @@ def measure_confirm(stubs: int, view: View) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         archive, site = Path(name) / "archive", Path(name) / "site"
         _write(archive, stubs, view)
+        workers = os.cpu_count() or 1
         clock = [time.perf_counter()]
         with view.bar("importing stubs", stubs) as bar:
             import_site(
@@ -49,10 +50,10 @@ def measure_confirm(stubs: int, view: View) -> dict[str, float]:
                 site,
                 "stubs",
                 {"dataset": "stubs"},
+                workers=workers,
                 progress=bar.move,
             )
         clock.append(time.perf_counter())
-        workers = os.cpu_count() or 1
         calls = {"preparing": False, "confirming": False, "hashing": True}
         for title, verify in calls.items():
             with view.bar(f"{title} stubs", stubs) as bar:

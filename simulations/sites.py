@@ -134,6 +134,7 @@ def _prepare(
             archive.options,
             secret=_secret(archive.importer, data, site),
             synthetic=archive.importer != "hospital",
+            workers=data.workers,
             progress=bar.move,
         )
     with view.bar(f"preparing {site}", 1) as bar:

@@ -151,6 +151,17 @@ def _missing_view(images: pd.DataFrame) -> Problem | None:
     )
 
 
+def _repeats(images: pd.DataFrame) -> Problem | None:
+    return make_problem(
+        "repeats",
+        "note",
+        images[(images["repeat"] > 0).fillna(False)],
+        "another image of the same view is preferred: larger, later, or with the "
+        "implant displaced",
+        "Plans use them all; with preprocessing.repeats: best only the preferred ones.",
+    )
+
+
 def _left_out(images: pd.DataFrame) -> Problem | None:
     left = [kind for kind in _OF_VOLUMES if kind not in Preprocessing().modalities]
     return make_problem(
@@ -255,6 +266,7 @@ RULES: Sequence[Callable[[pd.DataFrame], Problem | None]] = (
     _small_class,
     _missing_view,
     _implant,
+    _repeats,
     _left_out,
     _unknown_vendor,
     _unexpected_vendor,

@@ -39,6 +39,8 @@ TEXTS = (
     "PatientID",
     "AccessionNumber",
     "StudyDate",
+    "AcquisitionDate",
+    "AcquisitionTime",
     "Modality",
     "ImageType",
     "PresentationIntentType",

@@ -99,6 +99,7 @@ FIELDS: dict[str, Field] = {
     "frames": Field("Int64", low=1, high=10_000),
     "volume_key": Field(pattern=_KEY),
     "slice_order": Field("Int64", low=0, high=1_000_000),
+    "repeat": Field("Int64", low=0, high=1_000_000),
     "status": Field(allowed=("ok", "excluded", "quarantined"), required=True),
     "reason": Field(pattern=r"[XQ]_[A-Z0-9_]+|W_[A-Z]+( W_[A-Z]+)*"),
 }
@@ -108,6 +109,8 @@ FIELDS: dict[str, Field] = {
 with another policy says so in its index. ``frames`` is what the header declares.
 ``volume_key`` tells usable tomosynthesis volumes apart; ``slice_order`` ranks a file
 among the slices of its volume, and is missing where the file is the whole volume.
+``repeat`` ranks the images of one breast, view and kind, 0 is the one to keep, see
+`client.data.importers.repeats`; it is missing where that cannot be told.
 ``reason`` of a row that is ``ok`` holds its remarks (``W_``), joined by spaces.
 """
 

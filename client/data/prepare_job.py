@@ -103,6 +103,8 @@ def plan_job(site_folder: Path, preprocessing: Preprocessing) -> Job:
     accepted = ~rows["stage"].str.startswith("import:")
     accepted &= rows["status"] != "excluded"  # withdrawn since
     wanted = rows["modality_kind"].isin(preprocessing.modalities)
+    if preprocessing.repeats == "best":
+        wanted &= (rows["repeat"].fillna(0) == 0).astype(bool)
     chosen = rows[accepted.fillna(False).astype(bool) & wanted]
     if chosen.empty:
         raise NothingToPrepareError(_nothing_to_do(manifest, preprocessing))

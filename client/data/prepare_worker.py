@@ -22,7 +22,7 @@ from client.data.dicom import Picture, brightest, read_picture
 from client.data.preprocessing import preprocess
 from client.data.raster import read_raster
 from client.data.trimmed import trimmed_sha256
-from client.data.workers import serve
+from client.data.workers import LOST_CODES, serve
 from common.plan import Preprocessing
 
 _T = TypeVar("_T")
@@ -118,8 +118,7 @@ def _pictures(
     for at in slot["files"]:
         starting(at)
         if "lost" in files[at]:
-            code = {"crashed": "Q_CRASH", "hung": "Q_TIMEOUT"}[files[at]["lost"]]
-            raise Rejected(code, "decode", "WorkerDied")
+            raise Rejected(LOST_CODES[files[at]["lost"]], "decode", "WorkerDied")
         yield _read(files[at], slot["frames"], preprocessing, partial(starting, at))
 
 

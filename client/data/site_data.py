@@ -59,6 +59,7 @@ def import_site(
     *,
     secret: bytes | None = None,
     synthetic: bool = False,
+    workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> ImportSummary:
     """Import an archive into a site folder, which is made if it is absent.
@@ -72,6 +73,7 @@ def import_site(
     secret : pseudonymisation secret of a virtual hospital; a real site draws its own.
         For ``synthetic`` it is read from the archive's ``site.json``
     synthetic : marks a given secret as derived
+    workers : processes, where there are enough files for them; changes no byte
     progress : called with files read and files found
 
     Raises
@@ -79,6 +81,8 @@ def import_site(
     ImporterError
         If the importer is unknown or cannot use its input, or the folder already holds
         another import. The same content again changes nothing.
+    WorkerError
+        If the workers cannot run at all.
     """
     if importer_id not in IMPORTERS:
         raise ImporterError(
@@ -96,7 +100,7 @@ def import_site(
     site_folder.mkdir(parents=True, exist_ok=True)
     site_folder.chmod(0o700)
     pseudonymiser = Pseudonymiser(site_secret(site_folder, secret, synthetic=synthetic))
-    source = Source(archive_root, pseudonymiser, progress)
+    source = Source(archive_root, pseudonymiser, progress, workers)
     imported = IMPORTERS[importer_id](source, site, options or {})
     counts = _counts(imported)
     facts = {

@@ -22,6 +22,9 @@ from typing import Any
 Task = dict[str, Any]
 """Plain JSON data; ``files`` is a list of dicts."""
 
+LOST_CODES = {"crashed": "Q_CRASH", "hung": "Q_TIMEOUT"}
+"""What a file is marked as in ``lost`` -> its reason code."""
+
 _TICKS = 100
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from client.data import site_data
 from client.data.manifest import read_manifest
 from client.data_command import app
 from tests.support.dicom_files import write_archive
@@ -50,6 +53,25 @@ def test_a_hospital_needs_no_options(
     code, said = _run("import", "hospital", root, out, *words)
     assert code == 0 and "2 ok" in said
     assert set(read_manifest(out)["dataset"]) == {dataset}
+
+
+@pytest.mark.parametrize(
+    ("words", "workers"), [([], os.cpu_count()), (["--workers", 3], 3)]
+)
+def test_import_has_a_worker_for_each_core_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], workers: int
+) -> None:
+    given: list[int] = []
+
+    def recorded(*values: Any) -> Any:
+        given.append(made(*values).workers)
+        return made(*values)
+
+    made = site_data.Source
+    monkeypatch.setattr(site_data, "Source", recorded)
+    root = write_archive(tmp_path / "archive", 2)
+    assert _run("import", "hospital", root, tmp_path / "site", *words)[0] == 0
+    assert given == [workers]
 
 
 def test_prepare_finds_the_archive_by_itself(imported: tuple[Path, Path, str]) -> None:

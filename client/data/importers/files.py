@@ -36,17 +36,25 @@ class Source:
     root : its folder; nothing is written there
     pseudonymiser : of the site that imports
     progress : called with the number of files read and of files found
+    workers : processes that read headers, where there are enough files for them;
+        changes no byte of the result
     """
 
     root: Path
     pseudonymiser: Pseudonymiser
     progress: Callable[[int, int], None] = lambda done, total: None
+    workers: int = 1
 
-    def files(self, skip: Collection[Path] = ()) -> Iterator[Path]:
-        """Walk the archive as `walk` does, and tell how far one is."""
+    def paths(self, skip: Collection[Path] = ()) -> list[Path]:
+        """List the archive as `walk` does; one without any file is an error."""
         paths = list(walk(self.root, skip))
         if not paths:
             raise ImporterError(f"No image file below {self.root}.")
+        return paths
+
+    def files(self, skip: Collection[Path] = ()) -> Iterator[Path]:
+        """Walk the archive as `walk` does, and tell how far one is."""
+        paths = self.paths(skip)
         for done, path in enumerate(paths):
             self.progress(done, len(paths))
             yield path
@@ -79,6 +87,8 @@ class Found:
     uid : SOP instance UID, empty if unknown
     patient, exam, series : empty if unknown; `exam` orders by `exam_date`
     place : of a slice in its volume, see `volumes.place_of`
+    preference : among images of one view, see `repeats.preference_of`
+    model : of the machine, as the header has it; only a pseudonym of it is a fact
     facts : manifest fields known so far
     remarks : ``W_`` codes
     verdict : why the file is not used, or None
@@ -96,6 +106,8 @@ class Found:
     accession: str = ""
     series: str = ""
     place: tuple[int, float] = (0, 0.0)
+    preference: tuple[int, int, str, int] = (0, 0, "", 0)
+    model: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     remarks: set[str] = field(default_factory=set)
     verdict: Rejected | None = None
@@ -109,6 +121,28 @@ def encode_path(path: Path) -> str:
 def decode_path(text: str) -> Path:
     """Invert `encode_path`."""
     return Path(os.fsdecode(unquote_to_bytes(text)))
+
+
+def as_plain(found: Found) -> dict[str, Any]:
+    """Write what is known of a file as JSON data; `from_plain` inverts it."""
+    verdict = found.verdict
+    return vars(found) | {
+        "path": encode_path(found.path),
+        "remarks": sorted(found.remarks),
+        "verdict": verdict and (verdict.code, verdict.stage, verdict.exception_type),
+    }
+
+
+def from_plain(plain: dict[str, Any]) -> Found:
+    """Invert `as_plain`."""
+    changed = {
+        "path": decode_path(plain["path"]),
+        "place": tuple(plain["place"]),
+        "preference": tuple(plain["preference"]),
+        "remarks": set(plain["remarks"]),
+        "verdict": plain["verdict"] and Rejected(*plain["verdict"]),
+    }
+    return Found(**(plain | changed))
 
 
 def walk(root: Path, skip: Collection[Path] = ()) -> Iterator[Path]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from client.data import site_data
 from client.data.site_data import site_counts
 from tests.support.mammo_client import SETTINGS, SMALL, client, make_hospital
 
@@ -15,6 +19,22 @@ def test_prepare_imports_first_and_says_so(tmp_path: Path) -> None:
     assert site_counts(hospital / "data")["ok"] == 6
     code, said = client(hospital, "prepare", *SMALL)
     assert code == 0 and "imported yet" not in said and "6 images in" in said
+
+
+@pytest.mark.parametrize(("words", "workers"), [([], 1), (["--workers", 2], 2)])
+def test_the_import_has_the_workers_of_the_preparation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[Any], workers: int
+) -> None:
+    given: list[int] = []
+
+    def recorded(*values: Any) -> Any:
+        given.append(made(*values).workers)
+        return made(*values)
+
+    made = site_data.Source
+    monkeypatch.setattr(site_data, "Source", recorded)
+    assert client(make_hospital(tmp_path), "prepare", *SMALL, *words)[0] == 0
+    assert given == [workers]
 
 
 def test_check_comes_first_too_and_leaves_a_page(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def test_fields_are_those_of_the_canonical_record() -> None:
     names = """row_id dataset site patient_key exam_key breast_key exam_order laterality
     view modality_kind intent cancer_pathology pathology_class birads birads_sub density
     label_level label_source split_official age_years implant vendor model machine
-    bits_stored photometric voi_applied frames volume_key slice_order status reason"""
+    bits_stored photometric voi_applied frames volume_key slice_order repeat status
+    reason"""
     assert list(FIELDS) == names.split()
 
 
