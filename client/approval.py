@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from common.atomic import write_atomic
-from common.plan import Plan, plan_to_json
+from common.plan import Plan, PlanError, plan_to_json, read_plan
 from common.records import Code, Refusal
 
 _NAME = "approved.json"
@@ -20,6 +20,33 @@ def approve(site_state: Path, plan: Plan) -> None:
     site_state.mkdir(parents=True, exist_ok=True)
     write_atomic(site_state / f"plan-{plan.hash[:12]}.json", plan_to_json(plan))
     write_atomic(site_state / _NAME, json.dumps({"plan": plan.hash}).encode())
+
+
+def approved_plan(site_state: Path, plan_hash: str) -> Plan:
+    """Return the plan that this site has approved.
+
+    Raises
+    ------
+    Refusal
+        With ``PLAN_NOT_APPROVED`` if it is another one, or its file was changed since.
+    """
+    require_approved(site_state, plan_hash)
+    try:
+        plan = read_plan(site_state / f"plan-{plan_hash[:12]}.json")
+    except PlanError as error:
+        raise Refusal(Code.PLAN_NOT_APPROVED, str(error)) from None
+    if plan.hash != plan_hash:
+        raise Refusal(Code.PLAN_NOT_APPROVED, "the approved plan's file was changed")
+    return plan
+
+
+def last_approved(site_state: Path) -> Plan | None:
+    """Return the plan that was approved last, or None."""
+    path = site_state / _NAME
+    if not path.is_file():
+        return None
+    plan_hash = str(json.loads(path.read_bytes())["plan"])
+    return read_plan(site_state / f"plan-{plan_hash[:12]}.json")
 
 
 def require_approved(site_state: Path, plan_hash: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands import audit, data, withdraw
+from client.commands import audit, data, federation, start, withdraw
 from client.commands.shared import Chosen
 
 app = typer.Typer(
@@ -19,7 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they print the values of variables
     help="""A hospital's part in a federation: its images stay here.
 
-    Settings are in DIR/NAME.yaml; configs/examples/hctp.yaml is one to copy and adapt.
+    Without a verb it starts the site's node. Settings are in DIR/site/NAME.yaml, what
+    the hospital allows in DIR/policy.yaml; `init` makes settings to adapt, and keys.
     """,
 )
 _audit = typer.Typer(no_args_is_help=True, help="Prove what this installation does.")
@@ -41,13 +42,16 @@ def choose(
     """Keep which site the verb is for."""
     context.obj = Chosen(site, config_dir or Path(typer.get_app_dir("mammofed")))
     if context.invoked_subcommand is None:
-        verbs = [verb.name for verb in app.registered_commands]
-        verbs += [group.name for group in app.registered_groups]
-        names = ", ".join(map(str, verbs))
-        typer.echo(f"Starting the node is not built yet; verbs are: {names}.", err=True)
-        raise typer.Exit(2)
+        start.start(context)
 
 
+app.command("init")(federation.init)
+app.command("approve")(federation.approve)
+app.command("status")(federation.status)
+app.command("pause")(federation.pause)
+app.command("resume")(federation.resume)
+app.command("run-node", hidden=True)(start.run_node)
+app.command("run-worker", hidden=True)(start.run_worker)
 app.command("check")(data.check)
 app.command("prepare")(data.prepare)
 # Else the parser would repeat a part of the patient's name in its errors.

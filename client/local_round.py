@@ -67,7 +67,8 @@ def train_round(
     Raises
     ------
     Refusal
-        With ``NOT_FINITE`` if the loss is not finite.
+        With ``NOT_FINITE`` if the loss is not finite, ``STOPPED`` if the process was
+        told to stop.
     """
     plan = resident.plan
     stage, current = plan.stages[stage_number], resident.stage(stage_number)
@@ -99,6 +100,7 @@ def train_round(
         progress=(done / stage.rounds, (done + 1) / stage.rounds),
         steps=len(batches),
         mixed=resident.mixed,
+        stopped=resident.stopped,
         received={key: received[key].to(resident.device) for key in anchors}
         if stage.optimizer.proximal
         else None,

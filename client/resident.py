@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +64,20 @@ class Resident:
     plan : its stages, seed and precision
     device : of the model
     start_file : local file of the plan's start, or None
+    stopped : asked before each training step; True ends the round
     """
 
     def __init__(
-        self, plan: Plan, device: torch.device, start_file: Path | None
+        self,
+        plan: Plan,
+        device: torch.device,
+        start_file: Path | None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         keep_freed_memory()
         self.plan = plan
         self.device = device
+        self.stopped = stopped
         self._start_file = start_file
         self._models: dict[Model, nn.Module] = {}
         self._stages: dict[int, StageModel] = {}

@@ -1,16 +1,17 @@
-"""A hospital's settings: one YAML file per site, ``NAME.yaml`` in the settings folder.
+"""A hospital's settings: one YAML file per site, ``site/NAME.yaml`` of the settings.
 
-``configs/examples/hctp.yaml`` is a complete one to copy and adapt. They are local: none
-of them enters a plan, and none leaves the site.
+``mammo-client --site NAME init`` makes one to adapt. They are local: none of them
+enters a plan, and none leaves the site.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError, field_validator
@@ -27,6 +28,30 @@ class SiteError(ValueError):
 
 
 @dataclass(frozen=True, config=STRICT)
+class Coordinator:
+    """How a site reaches the coordinator.
+
+    Attributes
+    ----------
+    address : host and port of the public door, ``fl.example.org:8443``
+    certificates : file of the authority that signed the coordinator's certificate, PEM
+    key : file of the site's private key; its public part is registered there
+    """
+
+    address: str
+    certificates: Path
+    key: Path
+
+    @field_validator("address")
+    @classmethod
+    def _has_port(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or "/" in host:
+            raise ValueError("give host and port, such as fl.example.org:8443")
+        return address
+
+
+@dataclass(frozen=True, config=STRICT)
 class Site:
     """The settings of one site; relative paths start at the folder of the file.
 
@@ -38,7 +63,11 @@ class Site:
     folder : the site's data: manifest, linkage, caches
     options : of the importer
     state : local state and finished models; default ``federation`` below `folder`
-    workers : processes that decode; default one for each core
+    workers : processes that read and decode; default one for each core
+    coordinator : needed to take part in a federation, not to prepare images
+    device : ``auto`` = a GPU where there is one
+    threads : of training; default all cores, and a plan may pin another number
+    start_file : file that a plan's start names by its hash
     """
 
     site: Slug
@@ -48,6 +77,10 @@ class Site:
     options: dict[str, Any] = field(default_factory=dict)
     state: Path | None = None
     workers: PositiveInt | None = None
+    coordinator: Coordinator | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt | None = None
+    start_file: Path | None = None
 
     @field_validator("importer")
     @classmethod
@@ -73,9 +106,9 @@ def read_site(config_dir: Path, name: str) -> Site:
         If the site is unknown, which lists those that there are, or its settings are
         not valid, which names every key.
     """
-    path = config_dir / f"{name}.yaml"
+    path = settings_file(config_dir, name)
     if not re.fullmatch(SLUG, name) or not path.is_file():
-        raise SiteError(f"No site {name!r} in {config_dir}. {known_sites(config_dir)}")
+        raise SiteError(f"No site {name!r} in {path.parent}. {known_sites(config_dir)}")
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -87,6 +120,11 @@ def read_site(config_dir: Path, name: str) -> Site:
     if not isinstance(mapping, dict):
         raise SiteError(f"{path} must hold a mapping of key to value. {_keys()}")
     return _resolved(_parsed(mapping, path), path)
+
+
+def settings_file(config_dir: Path, name: str) -> Path:
+    """Name the file of a site's settings."""
+    return config_dir / "site" / f"{name}.yaml"
 
 
 def _parsed(mapping: Mapping[Any, Any], path: Path) -> Site:
@@ -115,12 +153,23 @@ def _resolved(site: Site, path: Path) -> Site:
     if site.site != path.stem:
         raise SiteError(f"{path}: site is {site.site}, but the file is {path.name}.")
     base = path.parent.absolute()
+
+    def found(one: Path) -> Path:
+        return Path(os.path.normpath(base / one.expanduser()))
+
     try:
         resolved = replace(
             site,
-            archive=base / site.archive.expanduser(),
-            folder=base / site.folder.expanduser(),
-            state=site.state and base / site.state.expanduser(),
+            archive=found(site.archive),
+            folder=found(site.folder),
+            state=site.state and found(site.state),
+            start_file=site.start_file and found(site.start_file),
+            coordinator=site.coordinator
+            and replace(
+                site.coordinator,
+                certificates=found(site.coordinator.certificates),
+                key=found(site.coordinator.key),
+            ),
         )
     except RuntimeError:
         raise SiteError(
@@ -142,10 +191,7 @@ def _keys() -> str:
 
 def known_sites(config_dir: Path) -> str:
     """Tell which sites have settings, or how to make the first."""
-    names = sorted(path.stem for path in config_dir.glob("*.yaml"))
+    names = sorted(path.stem for path in (config_dir / "site").glob("*.yaml"))
     if not names:
-        return (
-            "There is none yet: copy configs/examples/hctp.yaml there under the name "
-            "of your site, and adapt it."
-        )
+        return "There is none yet: mammo-client --site NAME init makes one to adapt."
     return f"There are: {', '.join(names)}."

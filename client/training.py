@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,7 @@ def train(
     progress: tuple[float, float],
     steps: int,
     mixed: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
     received: Mapping[str, Tensor] | None = None,
 ) -> Trained:
     """Take one round's steps.
@@ -75,16 +76,20 @@ def train(
     batches : images [batch, channel, row, column], targets [batch]
     progress : shares of the stage at which this round starts and ends
     steps : number of batches, for the schedule
+    stopped : asked before each step
     received : see `client.steps.plain.plain_step`
 
     Raises
     ------
     Refusal
-        With ``NOT_FINITE`` if the loss of any step is not finite.
+        With ``NOT_FINITE`` if the loss of any step is not finite, ``STOPPED`` if
+        ``stopped`` says so.
     """
     losses, images_seen, inside = [], 0, 0.0
     start, end = progress
     for step, (images, targets) in enumerate(batches):
+        if stopped():
+            raise Refusal(Code.STOPPED, "training was stopped half way")
         began = time.perf_counter()
         rate = learning_rate(settings, start + (end - start) * step / steps)
         for group in optimizer.param_groups:

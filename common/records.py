@@ -104,6 +104,11 @@ class Code(IntEnum):
     CACHE = 107
     REQUEST = 108
     NOT_FINITE = 109
+    BUNDLE = 110
+    POLICY = 111
+    STOPPED = 112
+    WORKER = 113
+    DISK = 114
     INTERNAL = 199
 
 
@@ -117,6 +122,11 @@ REMEDIES: dict[Code, str] = {
     Code.CACHE: "the site's prepared images are absent or damaged",
     Code.REQUEST: "the site could not read the request",
     Code.NOT_FINITE: "training gave values that are not finite",
+    Code.BUNDLE: "the run comes with more than the site permits",
+    Code.POLICY: "the plan asks for what the site's policy does not allow",
+    Code.STOPPED: "the site has paused, is leaving, or the run was stopped",
+    Code.WORKER: "the site's worker ended several times; its own log has the reference",
+    Code.DISK: "the site's disk is too full for another round",
     Code.INTERNAL: "the site failed; its own log has the reference",
 }
 

@@ -20,6 +20,7 @@ class Entry:
     weight_share : share of this site in the average
     update_norm : L2 norm of (reply - sent) over all sent tensors
     seconds : at the site; ``step_seconds`` of them inside training steps
+    attempts : how often the site was asked; more than once if it lost the question
     reason : why it was not counted
     """
 
@@ -36,6 +37,7 @@ class Entry:
     update_norm: float | None = None
     seconds: float | None = None
     step_seconds: float | None = None
+    attempts: int = 1
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -2,100 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from common.plan import Plan, Roster
 from common.records import (
-    MESSAGE_TYPES,
-    REMEDIES,
-    REPLY_FIELDS,
-    REQUEST_FIELDS,
-    Code,
-    Kind,
     Request,
     Value,
-    WireError,
-    decode,
-    encode,
-    pack_tensors,
 )
+from server.conversation import ask
 from server.ledger import absences
+
+log = logging.getLogger(__name__)
+
+GATHER_SECONDS = 120.0
+"""How long a run waits for the sites of its roster to come online."""
 
 
 class RunFailed(RuntimeError):  # noqa: N818  an outcome
     """A run that cannot go on; the text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of one request: the reply's content, or why there is none."""
-
-    fields: Mapping[str, Value] | None
-    shared: Mapping[str, np.ndarray]
-    replied: bool
-    reason: str | None
-
-
-def ask(
-    grid: Grid, requests: Mapping[int, Request], group: str, timeout: float
-) -> dict[int, Answer]:
-    """Send one request to each node and wait for the answers.
-
-    Parameters
-    ----------
-    requests : by node id
-    group : Flower's group id, the round
-    timeout : seconds; nodes that are silent by then have no reply
-
-    Returns
-    -------
-    An answer for every node of ``requests``.
-    """
-    packed: dict[int, ArrayRecord] = {}  # most requests carry the very same tensors
-    messages = []
-    for node, request in requests.items():
-        identity = id(request.shared)
-        if identity not in packed:
-            packed[identity] = pack_tensors(request.shared)
-        schema = REQUEST_FIELDS[request.kind]
-        content = encode(request.fields, packed[identity], schema)
-        kind = MESSAGE_TYPES[request.kind]
-        messages.append(Message(content, node, kind, group_id=group, ttl=timeout))
-    replies = list(grid.send_and_receive(messages, timeout=timeout))
-    by_request = {reply.metadata.reply_to_message_id: reply for reply in replies}
-    return {
-        message.metadata.dst_node_id: _read(
-            by_request.get(message.metadata.message_id),
-            requests[message.metadata.dst_node_id].kind,
-        )
-        for message in messages
-    }
-
-
-def _read(reply: Message | None, kind: Kind) -> Answer:
-    if reply is None:
-        return Answer(None, {}, False, "silent until the deadline")
-    if reply.has_error():
-        return Answer(None, {}, True, _explain(reply.error.code))
-    try:
-        fields, shared = decode(reply.content, REPLY_FIELDS[kind])
-    except WireError as error:
-        return Answer(None, {}, True, f"unreadable reply: {error}")
-    return Answer(fields, shared, True, None)
-
-
-def _explain(code: int) -> str:
-    try:
-        known = Code(code)
-    except ValueError:
-        return f"Flower error {code}"
-    return f"{known.name}: {REMEDIES[known]}"
 
 
 def greet(
@@ -114,6 +43,7 @@ def greet(
         builds other tensors; every such site is named with its reason.
     """
     request = Request("handshake", {"plan": plan.hash, "run": run})
+    _gather(grid, plan)
     nodes = sorted(grid.get_node_ids())
     answers = ask(
         grid, dict.fromkeys(nodes, request), "0", plan.aggregation.round_timeout
@@ -143,6 +73,19 @@ def greet(
     if problems:
         raise RunFailed("the handshake failed:\n  " + "\n  ".join(problems))
     return {site: found[site] for site in plan.roster.sites}, hellos
+
+
+def _gather(grid: Grid, plan: Plan) -> None:
+    """Wait for sites that are not online yet; registered nodes bear a site's name."""
+    deadline = time.monotonic() + GATHER_SECONDS
+    while True:
+        online = {node.name for node in grid.get_nodes()}
+        absent = [site for site in plan.roster.sites if site not in online]
+        # Nodes without names, as Ray's: who they are, only the handshake tells.
+        if not absent or "" in online or time.monotonic() > deadline:
+            return
+        log.info("waiting for %s", ", ".join(absent))
+        time.sleep(2.0)
 
 
 def _disagreement(

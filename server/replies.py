@@ -12,8 +12,8 @@ from common.contract import Contract, tensor_hash
 from common.plan import Plan
 from common.records import Value
 from server.aggregation import BadReply, check_reply, weight_shares
+from server.conversation import Answer
 from server.ledger import Entry
-from server.participation import Answer
 
 METRICS = ("roc_auc", "average_precision", "validation_loss")
 Metrics = dict[str, float | None]
@@ -146,6 +146,7 @@ def ledger_entries(
             update_norm=judged.norms.get(site) if rule.sent else None,
             seconds=number(fields.get("seconds")),
             step_seconds=number(fields.get("step_seconds")),
+            attempts=answer.attempts,
             reason=judged.reasons.get(site),
         )
         entries.append(entry.to_json())

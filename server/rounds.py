@@ -29,7 +29,8 @@ from common.records import Request, Value
 from common.sharing import contract
 from server.aggregation import average
 from server.checkpoints import Checkpoints, RunState
-from server.participation import RunFailed, ask, greet, require_quorum
+from server.conversation import ask
+from server.participation import RunFailed, greet, require_quorum
 from server.replies import Metrics, judge, ledger_entries, metrics_of
 from server.selection import select_round
 

@@ -122,7 +122,7 @@ def run_in_process(
         plan, folder / "coordinator", machine.start_file, observer or Silent()
     )
     outcomes: list[Outcome] = []
-    app = make_server_app(lambda grid: outcomes.append(federation.run(grid)))
+    app = make_server_app(lambda grid, _: outcomes.append(federation.run(grid)))
     app(grid=grid, context=_server_context())
     return outcomes[0]
 

@@ -39,6 +39,7 @@ class InProcessGrid(Grid):
         self._app = app
         self._sites = dict(enumerate(sites, start=1))
         self._on_reply = on_reply
+        self._replies: dict[str, Message] = {}
         self._run = Run.create_empty(run_id=_RUN_ID)
         self._contexts = {
             node: Context(
@@ -80,22 +81,12 @@ class InProcessGrid(Grid):
         return [NodeInfo(node_id=node, name=s) for node, s in self._sites.items()]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Not offered: a call cannot be answered later."""
-        raise NotImplementedError("in one process, use send_and_receive")
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Not offered: a call cannot be answered later."""
-        raise NotImplementedError("in one process, use send_and_receive")
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Let each site answer, one after the other; ``timeout`` has nothing to stop.
+        """Let each site answer, one after the other; the replies wait to be pulled.
 
         An exception of the app becomes an error reply with Flower's code 2 and no
         text, as a deployment would deliver it.
         """
-        replies = []
+        names = []
         for message in messages:
             _set_id(message)
             node = message.metadata.dst_node_id
@@ -104,9 +95,21 @@ class InProcessGrid(Grid):
             except Exception as error:
                 reply = Message(Error(2, type(error).__name__), reply_to=message)
             _set_id(reply)
-            replies.append(reply)
+            self._replies[message.metadata.message_id] = reply
+            names.append(message.metadata.message_id)
             self._on_reply(self._sites[node])
-        return replies
+        return names
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Hand out the replies to these messages, each once."""
+        wanted = [name for name in message_ids if name in self._replies]
+        return [self._replies.pop(name) for name in wanted]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push, then pull; ``timeout`` has nothing to stop."""
+        return self.pull_messages(self.push_messages(messages))
 
 
 def _set_id(message: Message) -> None:

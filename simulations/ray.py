@@ -98,7 +98,7 @@ def run_with_ray(
     outcomes: list[Outcome] = []
     failures: list[Exception] = []
 
-    def play(grid: Grid) -> None:
+    def play(grid: Grid, run_config: Mapping[str, object]) -> None:
         try:
             outcomes.append(federation.run(grid))
         except Exception as failure:  # raised again below; Flower would only log it

@@ -44,6 +44,7 @@ from client.data.withdrawn import (
     read_withdrawn,
 )
 from client.data.workers import WorkerError, describe
+from client.policy import PolicyError
 from client.site import Site, SiteError, known_sites, read_site
 from common.lock import FolderBusyError
 from common.plan import ModalityKind, PlanError, Preprocessing, read_plan
@@ -248,6 +249,7 @@ def user_errors() -> Iterator[None]:
         ImporterError,
         ManifestError,
         PlanError,
+        PolicyError,
         SecretError,
         SiteError,
         UnknownPatientError,

@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 
 from client.client_app import Session, make_client_app
 from common.records import MESSAGE_TYPES, Code, Refusal, Reply, Request
-from server.participation import ask
+from server.conversation import ask
 from simulations.grid import InProcessGrid
 
 ROOT = Path(__file__).parents[2]
@@ -55,13 +55,13 @@ def test_the_text_of_a_failure_stays_at_the_site(error: Exception, code: Code) -
     grid = grid_of(Failing(error))
     request = Request("handshake", {"plan": "p", "run": "r"})
     sent: list[Message] = []
-    original = grid.send_and_receive
+    original = grid.pull_messages
 
-    def remember(messages, *, timeout=None):  # type: ignore[no-untyped-def]
-        sent.extend(original(messages, timeout=timeout))
+    def remember(names):  # type: ignore[no-untyped-def]
+        sent.extend(original(names))
         return sent
 
-    grid.send_and_receive = remember  # type: ignore[method-assign]
+    grid.pull_messages = remember  # type: ignore[method-assign]
     answer = ask(grid, {1: request}, "0", 1.0)[1]
     assert answer.fields is None
     assert answer.replied

@@ -25,12 +25,14 @@ class SpyingGrid(InProcessGrid):
 
     seen: list[Message] = []  # noqa: RUF012  reset by each test
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         asked = list(messages)
-        replies = list(super().send_and_receive(asked, timeout=timeout))
-        SpyingGrid.seen += [*asked, *replies]
+        SpyingGrid.seen += asked
+        return super().push_messages(asked)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        SpyingGrid.seen += replies
         return replies
 
 

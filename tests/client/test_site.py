@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from client.site import SiteError, read_site
-from tests.support.mammo_client import SETTINGS
+from tests.support.mammo_client import SETTINGS, write_settings
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "examples" / "hctp.yaml"
 
 
 def _write(folder: Path, text: str = SETTINGS, name: str = "north") -> Path:
-    (folder / f"{name}.yaml").write_text(text)
+    write_settings(folder, text, name)
     return folder
 
 
 def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
     site = read_site(_write(tmp_path), "north")
-    assert site.archive == tmp_path / "archive" and site.folder == tmp_path / "data"
-    assert site.state_folder == tmp_path / "data" / "federation"
+    assert site.archive.resolve() == tmp_path / "archive"
+    assert site.folder.resolve() == tmp_path / "data"
+    assert site.state_folder == site.folder / "federation"
     assert site.options == {"dataset": "ours"} and site.workers == 1
     elsewhere = read_site(_write(tmp_path, SETTINGS + "state: /elsewhere\n"), "north")
     assert elsewhere.state_folder == Path("/elsewhere")
 
 
 def test_the_example_is_complete(tmp_path: Path) -> None:
-    shutil.copy(EXAMPLE, tmp_path)
+    write_settings(tmp_path, EXAMPLE.read_text(), "hctp")
     site = read_site(tmp_path, "hctp")
     assert site.importer == "hospital" and site.options["dataset"] == "hctp"
 
@@ -41,7 +41,7 @@ def test_the_example_is_complete(tmp_path: Path) -> None:
         ("workers: 0", "workers: "),
         ("importer: hospitl", "importer: no importer of this name. There are: cbis"),
         ("site: south", "site is south, but the file is north.yaml"),
-        ("folder: archive/data", "lies in the archive"),
+        ("folder: ../archive/data", "lies in the archive"),
         ("options: []", "options: "),
         ("site: [", r"no YAML that can be read \(\w+ at line \d\)"),
     ],
@@ -75,12 +75,14 @@ def test_an_unknown_site_is_answered_by_those_there_are(
 
 
 def test_without_any_site_one_is_told_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(SiteError, match="There is none yet: copy configs/examples"):
+    with pytest.raises(
+        SiteError, match="There is none yet: mammo-client --site NAME init"
+    ):
         read_site(tmp_path, "north")
 
 
 @pytest.mark.parametrize(
-    "line", ["state: archive/here", "folder: archive/../archive/x"]
+    "line", ["state: ../archive/here", "folder: ../archive/../archive/x"]
 )
 def test_nothing_of_ours_lies_in_the_archive(tmp_path: Path, line: str) -> None:
     key = line.split(":")[0]
@@ -91,6 +93,6 @@ def test_nothing_of_ours_lies_in_the_archive(tmp_path: Path, line: str) -> None:
 
 
 def test_a_home_of_nobody_is_a_mistake_and_no_bug(tmp_path: Path) -> None:
-    _write(tmp_path, SETTINGS.replace("archive: archive", "archive: ~nobody-here/x"))
+    _write(tmp_path, SETTINGS.replace("archive: ../archive", "archive: ~nobody-here/x"))
     with pytest.raises(SiteError, match="no user"):
         read_site(tmp_path, "north")

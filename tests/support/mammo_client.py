@@ -13,8 +13,8 @@ SMALL = ("--rows", 32, "--columns", 16)
 SETTINGS = """\
 site: north
 importer: hospital
-archive: archive
-folder: data
+archive: ../archive
+folder: ../data
 workers: 1
 options: {dataset: ours}
 """
@@ -23,8 +23,16 @@ options: {dataset: ours}
 def make_hospital(folder: Path, images: int = 6) -> Path:
     """Write archive and settings of a site ``north``; patients are P0, P1, ..."""
     write_archive(folder / "archive", images)
-    (folder / "north.yaml").write_text(SETTINGS)
+    write_settings(folder, SETTINGS)
     return folder
+
+
+def write_settings(folder: Path, text: str, name: str = "north") -> Path:
+    """Write the settings of a site; return their file."""
+    file = folder / "site" / f"{name}.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    return file
 
 
 def client(folder: Path, *words: object, typed: str = "") -> tuple[int, str]:

@@ -33,7 +33,7 @@ def test_nothing_found_ends_well(
     assert code == 0 and "Found nowhere outside the original files" in said
     assert "7 places in 2 files. Searched: 5 files" in said
     assert not folders[0].exists() and not folders[0].is_relative_to(tmp_path)
-    assert sorted(path.name for path in hospital.iterdir()) == ["archive", "north.yaml"]
+    assert sorted(path.name for path in hospital.iterdir()) == ["archive", "site"]
 
 
 def test_a_find_is_named_and_ends_badly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from client.data import site_data
 from client.data.site_data import site_counts
-from tests.support.mammo_client import SETTINGS, SMALL, client, make_hospital
+from tests.support.mammo_client import (
+    SETTINGS,
+    SMALL,
+    client,
+    make_hospital,
+    write_settings,
+)
 
 
 def test_prepare_imports_first_and_says_so(tmp_path: Path) -> None:
@@ -46,7 +52,7 @@ def test_check_comes_first_too_and_leaves_a_page(tmp_path: Path) -> None:
 
 def test_options_of_the_importer_come_from_the_settings(tmp_path: Path) -> None:
     hospital = make_hospital(tmp_path, images=1)
-    (hospital / "north.yaml").write_text(SETTINGS.replace("dataset", "datasett"))
+    write_settings(hospital, SETTINGS.replace("dataset", "datasett"))
     code, said = client(hospital, "prepare")
     assert code == 2 and "options of importer hospital are not valid" in said
     assert "datasett" in said
@@ -56,10 +62,10 @@ def test_a_changed_setting_is_not_overlooked(tmp_path: Path) -> None:
     hospital = make_hospital(tmp_path, images=2)
     client(hospital, "prepare", *SMALL)
     changed = SETTINGS.replace("dataset: ours", "dataset: theirs")
-    (hospital / "north.yaml").write_text(changed)
+    write_settings(hospital, changed)
     code, said = client(hospital, "prepare", *SMALL)
     assert code == 2 and "reading again" in said and "secret.key" in said
-    (hospital / "north.yaml").write_text(changed.replace("folder: data", "folder: new"))
+    write_settings(hospital, changed.replace("folder: ../data", "folder: ../new"))
     assert client(hospital, "prepare", *SMALL)[0] == 0
 
 

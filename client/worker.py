@@ -1,0 +1,121 @@
+"""A site's resident process: it holds the model, the images and the local state.
+
+It has no network. The node asks it over a local socket, see `client.link`; when the
+node hangs up, training ends within a step and nothing of the round is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from client.approval import approved_plan
+from client.data.dataset import build_dataset
+from client.data.snapshot import CacheError, open_snapshot
+from client.link import HungUpError, has_hung_up, listen, receive_request, send_answer
+from client.policy import read_policy
+from client.resident import Resident
+from client.session import SiteFolders, SiteSession
+from client.site import Site
+from common.plan import Plan
+from common.records import Code, Refusal, Reply, Request
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Answers one request after the other.
+
+    Parameters
+    ----------
+    site : whose images and state
+    policy_file : of the site's limits; need not exist
+    """
+
+    def __init__(self, site: Site, policy_file: Path) -> None:
+        self._site = site
+        self._policy_file = policy_file
+        self._session: SiteSession | None = None
+        self._plan = ""
+        self._stopped: Callable[[], bool] = lambda: False
+
+    def serve(self) -> None:
+        """Answer until the process ends; the socket is in the working directory."""
+        with listen() as listener:
+            while True:
+                with listener.accept() as connection:
+                    self._serve_one(connection)
+
+    def _serve_one(self, connection: Connection) -> None:
+        try:
+            request = receive_request(connection)
+            self._stopped = lambda: has_hung_up(connection)
+            send_answer(connection, self._answer(request))
+        except HungUpError:
+            log.warning("the node hung up; what was begun is dropped")
+
+    def _answer(self, request: Request) -> Reply | Refusal:
+        try:
+            return self._session_for(str(request.fields["plan"])).answer(request)
+        except Refusal as refusal:
+            return refusal
+        except CacheError as error:
+            return Refusal(Code.CACHE, str(error))
+        except OSError as error:
+            log.exception("a file cannot be read or written")
+            return Refusal(Code.DISK, f"{type(error).__name__}: {error.strerror}")
+        except Exception as error:  # the node tells a code, the log has the rest
+            log.exception("the session failed")
+            return Refusal(Code.INTERNAL, type(error).__name__)
+
+    def _session_for(self, plan_hash: str) -> SiteSession:
+        if self._session is None or self._plan != plan_hash:
+            plan = approved_plan(self._site.state_folder, plan_hash)
+            self._session = self._open(plan)
+            self._plan = plan_hash
+        return self._session
+
+    def _open(self, plan: Plan) -> SiteSession:
+        site = self._site
+        if plan.version != version("mammofed"):
+            raise Refusal(
+                Code.VERSION, f"the plan is for mammofed {plan.version}, not ours"
+            )
+        if threads := plan.threads or site.threads:
+            torch.set_num_threads(threads)
+        policy = read_policy(self._policy_file)
+        policy.require(plan)
+        snapshot = open_snapshot(site.folder, plan.preprocessing)
+        resident = Resident(
+            plan, _device(site), site.start_file, stopped=lambda: self._stopped()
+        )
+        return SiteSession(
+            site.site,
+            plan,
+            resident,
+            build_dataset({site.site: snapshot}, plan),
+            SiteFolders(site.state_folder, site.state_folder),
+            policy,
+            synthetic=site.importer == "synthetic",
+        )
+
+
+def _device(site: Site) -> torch.device:
+    if site.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if site.device == "cuda" and not torch.cuda.is_available():
+        raise Refusal(Code.INTERNAL, "device: cuda, but torch finds no GPU")
+    return torch.device(site.device)
+
+
+def run_worker(site: Site, policy_file: Path) -> None:
+    """Serve as the worker of a site until the process is ended."""
+    site.state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chdir(site.state_folder)
+    Worker(site, policy_file).serve()

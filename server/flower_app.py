@@ -1,0 +1,57 @@
+"""The component that a bundle names: ``flwr run . NAME -c "plan='/path/plan.json'"``.
+
+Everything a run keeps lies beside its plan, in a folder of the plan's name. The same
+command goes on with what is there, so that it is also the one that resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from common.lock import locked
+from common.plan import PlanError, read_plan
+from server.progress_log import ProgressLog
+from server.rounds import Federation
+from server.server_app import make_server_app
+
+EXAMPLE = "flwr run . NAME -c \"plan='/path/plan.json'\""
+
+START_FILE = "start.safetensors"
+"""Beside the plan, where its start is a checkpoint."""
+
+
+def play(grid: Grid, run_config: Mapping[str, object]) -> None:
+    """Play the plan that the run-config names.
+
+    Raises
+    ------
+    PlanError
+        If it names none, or the file is no plan.
+    FolderBusyError
+        If a run of this plan is under way.
+    RunFailed
+        As `server.rounds.Federation.run`.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    path = Path(str(run_config.get("plan", "")))
+    if not path.is_absolute():
+        raise PlanError(f"Name the plan by its whole path, as in {EXAMPLE}")
+    plan = read_plan(path)
+    start = path.with_name(START_FILE)
+    folder = run_folder(path)
+    with locked(folder):
+        Federation(plan, folder, start if start.is_file() else None, ProgressLog()).run(
+            grid
+        )
+
+
+def run_folder(plan_file: Path) -> Path:
+    """Name the folder of a plan's run: checkpoints, ledger and outcome."""
+    return plan_file.with_suffix("")
+
+
+app = make_server_app(play)
