@@ -7,13 +7,15 @@ command goes on with what is there, so that it is also the one that resumes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from common.lock import locked
 from common.plan import PlanError, read_plan
+from server.participation import RunFailed
 from server.progress_log import ProgressLog
 from server.rounds import Federation
 from server.server_app import make_server_app
@@ -22,6 +24,10 @@ EXAMPLE = "flwr run . NAME -c \"plan='/path/plan.json'\""
 
 START_FILE = "start.safetensors"
 """Beside the plan, where its start is a checkpoint."""
+
+LOG_FILE = "run.log"
+
+log = logging.getLogger(__name__)
 
 
 def play(grid: Grid, run_config: Mapping[str, object]) -> None:
@@ -36,17 +42,46 @@ def play(grid: Grid, run_config: Mapping[str, object]) -> None:
     RunFailed
         As `server.rounds.Federation.run`.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     path = Path(str(run_config.get("plan", "")))
     if not path.is_absolute():
         raise PlanError(f"Name the plan by its whole path, as in {EXAMPLE}")
     plan = read_plan(path)
     start = path.with_name(START_FILE)
     folder = run_folder(path)
-    with locked(folder):
-        Federation(plan, folder, start if start.is_file() else None, ProgressLog()).run(
-            grid
-        )
+    with locked(folder), _logging_to(folder / LOG_FILE):
+        observer = ProgressLog()
+        try:
+            Federation(plan, folder, start if start.is_file() else None, observer).run(
+                grid
+            )
+        except RunFailed as error:
+            log.error("the run failed: %s", error)
+            raise
+        except Exception:
+            log.exception("the run ended by a mistake of the coordinator's")
+            raise
+
+
+@contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """Keep what is said of a run beside it, and say it to Flower's log too."""
+    root, before = logging.getLogger(), logging.getLogger().level
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(file),
+        logging.StreamHandler(),
+    ]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(before)
 
 
 def run_folder(plan_file: Path) -> Path:

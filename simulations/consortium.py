@@ -23,6 +23,7 @@ import yaml
 from common.atomic import write_atomic
 from server.deploy.certificates import create, tls_files
 from server.deploy.superlink import flower_environment, superlink_command
+from server.flower_app import LOG_FILE
 
 NAME = "consortium"
 """Of the connection in Flower's own configuration."""
@@ -59,9 +60,7 @@ class Consortium:
     hospitals : of its roster
     """
 
-    def __init__(
-        self, folder: Path, plan: Path, hospitals: Sequence[Hospital]
-    ) -> None:
+    def __init__(self, folder: Path, plan: Path, hospitals: Sequence[Hospital]) -> None:
         self.folder, self.plan = folder.resolve(), plan.resolve()
         self.hospitals = hospitals
         self.config_dir = self.folder / "hospital"
@@ -157,7 +156,7 @@ class Consortium:
                     if (folder / name).is_file():
                         return dict(json.loads((folder / name).read_bytes()))
                 raise ConsortiumError(
-                    f"The run ended without an outcome. {self.log_of('superlink')}"
+                    f"The run ended without an outcome. {_end_of(folder / LOG_FILE)}"
                 )
             time.sleep(1.0)
         raise ConsortiumError(f"No outcome within {seconds:g} s.")
@@ -179,9 +178,7 @@ class Consortium:
 
     def log_of(self, name: str) -> str:
         """Tell where a process's output is, and its end."""
-        path = self.folder / "logs" / f"{name}.log"
-        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        return "\n".join([f"{path}:", *lines[-15:]])
+        return _end_of(self.folder / "logs" / f"{name}.log")
 
     def _write_settings(self, hospital: Hospital) -> None:
         self.client(hospital.name, "init")
@@ -228,6 +225,11 @@ class Consortium:
                     return
             time.sleep(0.1)
         raise ConsortiumError(f"The {name} does not listen. {self.log_of(name)}")
+
+
+def _end_of(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return "\n".join([f"{path}:", *lines[-15:]])
 
 
 def free_port() -> int:
