@@ -1,0 +1,1 @@
+"""The coordinator's recipe: certificates, one public door, services of the machine."""
