@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test soak lint clean
+.PHONY: help demo consortium test e2e soak lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, run a federation of four virtual hospitals, write a report"
-	@echo "make test   set up, lint, check types, run all tests"
+	@echo "make consortium   the same as real processes with TLS: a coordinator, three sites"
+	@echo "make test   set up, lint, check types, run all tests but those of make e2e"
+	@echo "make e2e    kill, cut, slow and fill what a consortium is made of"
 	@echo "make soak   2,000 mutated DICOM files through import, check and prepare"
 	@echo "make lint   only lint, format check and types"
 	@echo "make clean  delete the environment and caches; data/ and runs/ stay"
@@ -17,8 +19,14 @@ help:
 demo: $(VENV)/.core
 	$(BIN)/mammo-sim experiment=demo
 
+consortium: $(VENV)/.core
+	$(BIN)/mammo-sim experiment=consortium
+
 test: lint
 	$(BIN)/python -m pytest
+
+e2e: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/e2e -m long
 
 soak: $(VENV)/.dev
 	FUZZ_FILES=2000 $(BIN)/python -m pytest tests/client/data/test_any_dicom.py

@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from client.commands import audit, data, federation, start, withdraw
+from client.commands import (
+    audit,
+    data,
+    federation,
+    predict,
+    start,
+    status,
+    withdraw,
+)
 from client.commands.shared import Chosen
 
 app = typer.Typer(
@@ -23,7 +31,9 @@ app = typer.Typer(
     the hospital allows in DIR/policy.yaml; `init` makes settings to adapt, and keys.
     """,
 )
-_audit = typer.Typer(no_args_is_help=True, help="Prove what this installation does.")
+_audit = typer.Typer(
+    no_args_is_help=True, help="Prove what this installation does, and did."
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -47,18 +57,21 @@ def choose(
 
 app.command("init")(federation.init)
 app.command("approve")(federation.approve)
-app.command("status")(federation.status)
+app.command("status")(status.status)
 app.command("pause")(federation.pause)
 app.command("resume")(federation.resume)
 app.command("run-node", hidden=True)(start.run_node)
 app.command("run-worker", hidden=True)(start.run_worker)
+app.command("run-rehearsal", hidden=True)(start.run_rehearsal)
 app.command("check")(data.check)
 app.command("prepare")(data.prepare)
+app.command("predict")(predict.predict)
 # Else the parser would repeat a part of the patient's name in its errors.
 _WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
 app.command("withdraw", context_settings=_WORDS)(withdraw.withdraw_patient)
 app.add_typer(_audit, name="audit")
 _audit.command("phi")(audit.phi)
+_audit.command("verify")(audit.verify)
 
 
 def main() -> None:

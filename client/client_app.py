@@ -13,7 +13,7 @@ from typing import Protocol
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.egress import pack_refusal, pack_reply
+from client.egress import Note, pack_refusal, pack_reply, unrecorded
 from common.records import (
     REQUEST_FIELDS,
     Code,
@@ -44,12 +44,13 @@ Connect = Callable[[Mapping[str, object]], Session]
 """Finds the session of the site that a node configuration names."""
 
 
-def make_client_app(connect: Connect) -> ClientApp:
+def make_client_app(connect: Connect, note: Note = unrecorded) -> ClientApp:
     """Build the app of every site; which site it is, the node's configuration says.
 
     Parameters
     ----------
     connect : called once per message with ``context.node_config``
+    note : told what is about to leave; returns the head of the site's audit log
 
     Returns
     -------
@@ -59,36 +60,36 @@ def make_client_app(connect: Connect) -> ClientApp:
 
     @app.query("handshake")
     def handshake(message: Message, context: Context) -> Message:
-        return _answer("handshake", message, context, connect)
+        return _answer("handshake", message, context, connect, note)
 
     @app.train("round")
     def train(message: Message, context: Context) -> Message:
-        return _answer("train", message, context, connect)
+        return _answer("train", message, context, connect, note)
 
     @app.evaluate("close")
     def close(message: Message, context: Context) -> Message:
-        return _answer("close", message, context, connect)
+        return _answer("close", message, context, connect, note)
 
     return app
 
 
 def _answer(
-    kind: Kind, message: Message, context: Context, connect: Connect
+    kind: Kind, message: Message, context: Context, connect: Connect, note: Note
 ) -> Message:
     try:
         fields, shared = decode_record(message.content, REQUEST_FIELDS[kind])
         reply = connect(context.node_config).answer(Request(kind, fields, shared))
-        return pack_reply(reply, message)
+        return pack_reply(reply, message, note)
     except Refusal as refusal:
-        return _refuse(refusal.code, message, refusal)
+        return _refuse(refusal.code, message, refusal, note)
     except WireError as error:
-        return _refuse(Code.REQUEST, message, error)
+        return _refuse(Code.REQUEST, message, error, note)
     except Exception as error:  # the text may hold PHI: it must not reach Flower
-        return _refuse(Code.INTERNAL, message, error)
+        return _refuse(Code.INTERNAL, message, error, note)
 
 
-def _refuse(code: Code, message: Message, error: Exception) -> Message:
-    reply, reference = pack_refusal(code, message)
+def _refuse(code: Code, message: Message, error: Exception, note: Note) -> Message:
+    reply, reference = pack_refusal(code, message, note)
     expected = isinstance(error, Refusal)
     log.warning(
         "refused with %s, reference %s: %s",

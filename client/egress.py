@@ -2,15 +2,20 @@
 
 Everything that leaves a site passes `pack_reply` or `pack_refusal`. What is not named
 in ``common.records.REPLY_FIELDS`` raises instead of leaving; an error leaves as a
-number and a random reference, its text stays in the site's log.
+number and a random reference, its text stays in the site's log. Before anything leaves
+it is noted in the audit log, whose head goes with it.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 from flwr.app import Error, Message, RecordDict
 
+from common.audit_events import PERMITTED, write_reason
 from common.records import (
     ARRAYS,
     REPLY_FIELDS,
@@ -22,8 +27,33 @@ from common.records import (
 )
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """What is about to leave.
+
+    Attributes
+    ----------
+    decision : `PERMITTED`, or the name of a refusal's code
+    reference : of a refusal; the site's log carries it beside the details
+    shared : tensors
+    """
+
+    decision: str
+    reference: str | None = None
+    shared: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+Note = Callable[[Leaving], str]
+"""Writes down what is about to leave, and returns the audit log's head."""
+
+
+def unrecorded(leaving: Leaving) -> str:
+    """Write nothing down, as in a simulation."""
+    return ""
+
+
 def content_of(reply: Reply) -> RecordDict:
-    """Pack what a reply may carry.
+    """Pack what a reply may carry; its head is empty.
 
     Raises
     ------
@@ -33,21 +63,28 @@ def content_of(reply: Reply) -> RecordDict:
     """
     if reply.shared and not ARRAYS[reply.kind]:
         raise WireError(f"a {reply.kind} reply carries no tensors")
-    return encode(reply.fields, pack_tensors(reply.shared), REPLY_FIELDS[reply.kind])
+    fields = {**reply.fields, "head": ""}
+    return encode(fields, pack_tensors(reply.shared), REPLY_FIELDS[reply.kind])
 
 
-def pack_reply(reply: Reply, message: Message) -> Message:
+def pack_reply(reply: Reply, message: Message, note: Note) -> Message:
     """Build the reply to a message from what the session computed.
 
     Raises
     ------
     WireError
         As `content_of`.
+    Refusal
+        As ``note`` raises where it cannot write: then nothing leaves.
     """
-    return Message(content_of(reply), reply_to=message)
+    content = content_of(reply)
+    content.config_records["words"]["head"] = note(
+        Leaving(PERMITTED, shared=reply.shared)
+    )
+    return Message(content, reply_to=message)
 
 
-def pack_refusal(code: Code, message: Message) -> tuple[Message, str]:
+def pack_refusal(code: Code, message: Message, note: Note) -> tuple[Message, str]:
     """Build an error reply that says nothing but its code.
 
     Returns
@@ -55,6 +92,5 @@ def pack_refusal(code: Code, message: Message) -> tuple[Message, str]:
     The reply, and a random reference that the site's log carries beside the details.
     """
     reference = secrets.token_hex(4)
-    return Message(
-        Error(int(code), f"reference {reference}"), reply_to=message
-    ), reference
+    reason = write_reason(reference, note(Leaving(code.name, reference)))
+    return Message(Error(int(code), reason), reply_to=message), reference

@@ -1,23 +1,22 @@
 """The way to the coordinator: the SuperLink's Fleet API, as a site uses it.
 
-This is the one file at a site that touches what Flower does not promise to keep; a test
-pins the version. It stands in place of Flower's own SuperNode, which installs and
-imports the bundle that it is sent, starts a process for each message, opens a second
-API on the machine, and stays behind as a zombie after one HTTP 500. A site asks, and
-is never asked: every connection goes out.
+With `client.fleet_connection` this is all at a site that touches what Flower does not
+promise to keep; a test pins the version. It stands in place of Flower's own SuperNode,
+which installs and imports the bundle that it is sent, starts a process for each
+message, opens a second API on the machine, and stays behind as a zombie after one HTTP
+500. A site asks, and is never asked: every connection goes out.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
@@ -49,17 +48,12 @@ from flwr.supercore.inflatable.inflatable_utils import (
     pull_and_inflate_object_from_tree,
     push_objects,
 )
-from flwr.supercore.interceptors.http.runtime_version import (
-    RuntimeVersionHttpInterceptor,
-)
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from client.fleet_connection import connect
 from client.fleet_errors import (
     FleetError,
-    KeyRefusedError,
+    LostMessageError,
     RunOverError,
     StillOnlineError,
     translated,
@@ -104,6 +98,7 @@ class Fleet:
     root_certificates : file, PEM; only these authorities are trusted
     private_key : file of the site's key, OpenSSH format, NIST curve, no passphrase
     alive : called before each request, which takes half a minute at most
+    certificate : as of `client.fleet_connection.connect`
     """
 
     def __init__(
@@ -112,24 +107,13 @@ class Fleet:
         root_certificates: Path,
         private_key: Path,
         alive: Callable[[], None] = lambda: None,
+        certificate: Callable[[float], None] = lambda ends: None,
     ) -> None:
-        key = load_ssh_private_key(private_key.read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise KeyRefusedError(
-                f"{private_key} is no ECDSA key: Flower takes no other"
-            )
         self._alive = alive
-        self._public = public_key_to_bytes(key.public_key())
-        self._client = FleetHttpClient.from_server_address(
-            address,
-            False,
-            root_certificates.read_bytes(),
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                NodeAuthHttpInterceptor(key, key.public_key()),
-            ],
-        )
+        connection = connect(address, root_certificates, private_key, certificate)
+        self._client, self._public = connection.client, connection.public_key
         self._node = Node()
+        self._begun = ""
 
     @property
     def node_id(self) -> int:
@@ -227,8 +211,10 @@ class Fleet:
 
         Raises
         ------
+        LostMessageError
+            If it cannot be had any more.
         RunOverError, FleetError
-            If it cannot be had: it is then lost, and the coordinator sends it again.
+            If it cannot be had now.
         """
         TaskIdentity.task_id = TaskIdentity.run_id = waiting.run
         TaskIdentity.node_id = self.node_id
@@ -242,17 +228,27 @@ class Fleet:
             self._node,
             waiting.run,
         )
+
+        def try_to_confirm(name: str) -> None:
+            with suppress(FleetError):  # else the message is kept there for longer
+                confirm(name)
+
         try:
             message = pull_and_inflate_object_from_tree(
-                waiting._tree, pull, confirm, return_type=Message
+                waiting._tree, pull, try_to_confirm, return_type=Message
             )
         except (ObjectPullError, ValueError) as error:
-            raise FleetError(f"a message was lost ({type(error).__name__})") from None
+            raise LostMessageError(
+                f"a message was lost ({type(error).__name__})"
+            ) from None
         message.metadata.__dict__["_message_id"] = waiting.id
         return message
 
     def send(self, reply: Message, seconds: float) -> int:
         """Send a reply; may be called again if it failed.
+
+        Flower does not say a second time what it still lacks of a reply that it knows:
+        whatever is sent again is sent whole, and what is there already does no harm.
 
         Parameters
         ----------
@@ -269,6 +265,8 @@ class Fleet:
         """
         reply.metadata.__dict__["_message_id"] = reply.object_id
         run = reply.metadata.run_id
+        begun = self._begun == reply.metadata.message_id
+        self._begun = reply.metadata.message_id
         with no_object_id_recompute():
             response = self._call(
                 self._client.PushMessages,
@@ -290,13 +288,19 @@ class Fleet:
                 sent += len(request.object_content)
                 return answer
 
+            wanted, session = set(response.objects_to_push), response.session_id
+            again = begun and not wanted
+            if again:
+                wanted, session = set(objects), ""  # of the session that lacks it
+            put = make_push_object_fn_protobuf(push, self._node, run, session)
+
+            def put_again(name: str, content: bytes) -> None:
+                with suppress(ObjectPushError):
+                    put(name, content)
+
             try:
                 push_objects(
-                    objects,
-                    make_push_object_fn_protobuf(
-                        push, self._node, run, response.session_id
-                    ),
-                    object_ids_to_push=set(response.objects_to_push),
+                    objects, put_again if again else put, object_ids_to_push=wanted
                 )
             except ObjectPushError:
                 raise FleetError("the reply was not stored") from None

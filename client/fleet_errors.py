@@ -18,6 +18,10 @@ class StillOnlineError(FleetError):
     """The coordinator believes that another process of this site is online."""
 
 
+class LostMessageError(FleetError):
+    """A message that was announced cannot be had any more."""
+
+
 class RunOverError(FleetError):
     """The run that a message belongs to is over, or was stopped."""
 
@@ -29,9 +33,14 @@ def translated(error: Exception) -> FleetError:
     return FleetError(f"{_reason(error)} ({type(error).__name__})")
 
 
-def _of_status(response: httpx.Response) -> FleetError:
+def flower_code(response: httpx.Response) -> int:
+    """Return Flower's number of what went wrong; 0 where the answer has none."""
     known = FlowerError.from_json(response.text)
-    code = known.code if known else 0
+    return int(known.code) if known else 0
+
+
+def _of_status(response: httpx.Response) -> FleetError:
+    code = flower_code(response)
     if response.status_code == httpx.codes.UNAUTHORIZED:
         return KeyRefusedError(
             "the coordinator refused our signature: the key is not registered, or the "

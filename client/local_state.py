@@ -25,6 +25,7 @@ from common.records import Code, Refusal
 
 OPTIMIZER = "optimizer"
 _SNAPSHOTS = "snapshots.json"
+_COUNTED = "counted.json"
 _ROUNDS = "round-*.safetensors"
 _OWNER_ONLY = 0o600
 
@@ -64,6 +65,7 @@ class LocalState:
         self._plan_hash = plan_hash
         self._snapshot = snapshot
         self._latest: Generation | None = None
+        self._counted: int | None = None
 
     def write(self, generation: Generation, parts: Mapping[str, str]) -> None:
         """Store a generation as pending; it counts once a later round starts from it.
@@ -107,6 +109,19 @@ class LocalState:
             (optimizer if compartment == OPTIMIZER else tensors)[key] = array
         return Generation(round_, str(metadata["base"]), tensors, optimizer)
 
+    def note_counted(self, round_: int) -> None:
+        """Note the last round whose generation counts; status tells it.
+
+        Parameters
+        ----------
+        round_ : that the coordinator goes on from; 0 = none has counted yet
+        """
+        if round_ != self._counted:
+            write_atomic(
+                self._folder / _COUNTED, canonical_json({"round": round_}), _OWNER_ONLY
+            )
+            self._counted = round_
+
     def write_fixed(self, stage: str, tensors: Mapping[str, np.ndarray]) -> None:
         """Keep the shared tensors that a stage does not change; they never travel."""
         if not tensors:
@@ -137,6 +152,38 @@ class LocalState:
 
     def _path(self, round_: int) -> Path:
         return self._folder / f"round-{round_:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The last round of a run that the coordinator is known to have counted.
+
+    Attributes
+    ----------
+    run, plan : as the site's folders name them: the run's id, 12 digits of the plan
+    round : of the run
+    time : when the site was told; seconds since 1970
+    """
+
+    run: str
+    plan: str
+    round: int
+    time: float
+
+
+def last_counted(state: Path) -> Counted | None:
+    """Tell the last round that counted, in the run that said so last.
+
+    Parameters
+    ----------
+    state : the site's folder of local state; need not exist
+    """
+    found = [(path.stat().st_mtime, path) for path in state.glob(f"*/*/{_COUNTED}")]
+    if not found:
+        return None
+    time, path = max(found)
+    run, plan = path.parts[-3:-1]
+    return Counted(run, plan, int(json.loads(path.read_bytes())["round"]), time)
 
 
 @dataclass(frozen=True)

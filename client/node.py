@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from flwr.app import Context, Message, RecordDict
 
+from client.audit_trail import AuditTrail
 from client.bundle import require_permitted
 from client.client_app import make_client_app
 from client.egress import pack_refusal
@@ -24,6 +25,7 @@ from client.fleet import HEARTBEAT_SECONDS, Fleet, Waiting
 from client.fleet_errors import (
     FleetError,
     KeyRefusedError,
+    LostMessageError,
     RunOverError,
     StillOnlineError,
 )
@@ -70,6 +72,7 @@ class Node:
     ----------
     fleet : connection, not joined yet
     status : what `mammo-client status` and the watchdog read
+    trail : the site's audit log
     stop : set to end the node
     """
 
@@ -78,26 +81,30 @@ class Node:
         settings: NodeSettings,
         fleet: Fleet,
         status: NodeStatus,
+        trail: AuditTrail,
         stop: threading.Event,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
         self._status = status
+        self._trail = trail
         self._stop = stop
         self._runs: dict[int, Refusal | None] = {}
         self._run = 0
         self._checked = 0.0
-        self._app = make_client_app(lambda node_config: _Worker(self._while_waiting))
+        self._app = make_client_app(
+            lambda node_config: _Worker(self._while_waiting), trail.leaving
+        )
 
     def run(self) -> None:
         """Join, then answer messages until told to stop; leaves in good order."""
+        self._trail.started()
         try:
             self._insist(self._join)
             beats = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             beats.start()
             while not self._stop.is_set():
-                waiting = self._insist(self._fleet.next)
-                self._status.contact()
+                waiting = self._next()
                 if waiting is None:
                     self._stop.wait(POLL_SECONDS)
                 else:
@@ -107,13 +114,28 @@ class Node:
         finally:
             self._leave()
 
+    def _next(self) -> Waiting | None:
+        """Ask for a message; if the answer got lost, a message may have with it."""
+        try:
+            waiting = self._fleet.next()
+        except FleetError as error:
+            log.warning("%s; coming online again", error)
+            self._status.trouble(str(error))
+            self._insist(self._join)
+            return None
+        self._status.contact()
+        return waiting
+
     def _join(self) -> None:
+        """Come online, also if we are: then the coordinator asks again."""
+
         self._fleet.join(self._status.last_node_id)
         self._status.joined(self._fleet.node_id)
         log.info("online as node %d", self._fleet.node_id)
 
     def _leave(self) -> None:
         self._status.left()
+        self._trail.stopped()
         if self._fleet.node_id:
             try:
                 self._fleet.leave()
@@ -146,14 +168,18 @@ class Node:
             log.info("answered %s in %.1f s, %d bytes", waiting.kind, seconds, sent)
         except RunOverError:
             log.warning("%s was dropped: its run is over", waiting.kind)
+        except LostMessageError as error:
+            log.warning("%s; coming online again", error)
+            self._insist(self._join)
         finally:
             self._status.idle()
 
     def _answer(self, waiting: Waiting, message: Message) -> Message:
         try:
+            self._trail.asked(message)
             self._permit(waiting)
         except Refusal as refusal:
-            reply, reference = pack_refusal(refusal.code, message)
+            reply, reference = pack_refusal(refusal.code, message, self._trail.leaving)
             log.warning(
                 "refused with %s, reference %s: %s",
                 refusal.code.name,
@@ -215,7 +241,7 @@ class Node:
         while True:
             try:
                 return step()
-            except RunOverError:
+            except (RunOverError, LostMessageError):
                 raise
             except FleetError as error:
                 pause = _BACKOFF[min(tries, len(_BACKOFF) - 1)]

@@ -38,6 +38,7 @@ class NodeStatus:
             "contact": before.get("contact"),
             "last_answer": before.get("last_answer"),
             "trouble": None,
+            "certificate_ends": before.get("certificate_ends"),
         }
         self._change(now=True)
 
@@ -73,6 +74,10 @@ class NodeStatus:
     def trouble(self, what: str) -> None:
         """Note what does not work at the moment; holds no value of a message."""
         self._change(trouble=what)
+
+    def certificate(self, ends: float) -> None:
+        """Note until when the coordinator's certificate is valid, as it was shown."""
+        self._change(certificate_ends=ends)
 
     def working(self, kind: str) -> None:
         """Note which message is being answered."""

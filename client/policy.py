@@ -118,5 +118,20 @@ def read_policy(path: Path) -> SitePolicy:
         ) from None
 
 
+def describe_policy(policy: SitePolicy) -> list[str]:
+    """Describe what a site allows, one line per key."""
+    targets, sharing = policy.targets, policy.sharing
+    rounds, sites = policy.maximum_rounds, policy.minimum_sites
+    rounded = "rounded down to published steps"
+    return [
+        f"counts leave {rounded if policy.counts == 'banded' else 'as they are'}",
+        f"validation metrics {'leave' if policy.release_metrics else 'stay here'}",
+        f"targets: {'any' if targets is None else ', '.join(targets)}",
+        f"sharing: {'any' if sharing is None else ', '.join(sharing)}",
+        f"rounds: {'any number' if rounds is None else f'at most {rounds}'}",
+        f"sites in a round: at least {sites}",
+    ]
+
+
 def _refusal(what: str, key: str, allowed: object) -> Refusal:
     return Refusal(Code.POLICY, f"the plan {what}; policy.yaml allows {key}: {allowed}")

@@ -8,6 +8,7 @@ was killed half way gives the same answer when it is asked for again.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,11 +101,27 @@ class SiteSession:
         require_approved(self._folders.state, self._plan.hash)
         match request.kind:
             case "handshake":
+                self._require_room()
                 return self._handshake()
             case "train":
+                self._require_room()
                 return self._train(request)
             case "close":
                 return self._close(request)
+
+    def _require_room(self) -> None:
+        """Refuse before work is lost: what a round writes must fit on the disk."""
+        state = self._resident.stage(0).model.state_dict().values()
+        needed = _WRITTEN * sum(one.numel() * one.element_size() for one in state)
+        folder = next(
+            one
+            for one in (self._folders.state, *self._folders.state.parents)
+            if one.is_dir()
+        )
+        if shutil.disk_usage(folder).free < needed:
+            raise Refusal(
+                Code.DISK, f"fewer than {needed / 1e6:.0f} MB are free for local state"
+            )
 
     def _handshake(self) -> Reply:
         images = len(self._train_rows)
@@ -150,6 +167,7 @@ class SiteSession:
         state = self._state(str(fields["run"]))
         before, now = self._plan.stage_at(base), self._plan.stage_at(round_)
         generation, tensors = self._assemble(state, before, local, request)
+        state.note_counted(local)
 
         evaluated = dict.fromkeys(_METRICS, math.nan)
         if base:
@@ -256,9 +274,12 @@ class SiteSession:
         round_, role = int(fields["round"]), str(fields["role"])
         stage = plan.stage_at(round_)
         state = self._state(str(fields["run"]))
-        _, tensors = self._assemble(state, stage, int(fields["local_round"]), request)
+        local = int(fields["local_round"])
+        _, tensors = self._assemble(state, stage, local, request)
         current = self._resident.stage(stage)
         self._require_announced(request, tensors, current)
+        if role == "last":
+            state.note_counted(local)
         current.put(tensors)
         scores = self._score(stage, (VALIDATION, TEST))
         thresholds = write_scores(
@@ -320,5 +341,8 @@ def _is_finite(array: np.ndarray) -> bool:
     flat = array.ravel(order="K")  # of weights in channels-last: no copy
     return math.isfinite(np.dot(flat, flat))
 
+
+_WRITTEN = 8
+"""Times the model's size: three generations with an optimiser's moments; a model."""
 
 _METRICS = ("roc_auc", "average_precision", "validation_loss")

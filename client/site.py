@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from client.data.importers import IMPORTERS
@@ -68,6 +68,7 @@ class Site:
     device : ``auto`` = a GPU where there is one
     threads : of training; default all cores, and a plan may pin another number
     start_file : file that a plan's start names by its hash
+    health_port : of loopback, where monitoring asks by gRPC; default none
     """
 
     site: Slug
@@ -81,6 +82,7 @@ class Site:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt | None = None
     start_file: Path | None = None
+    health_port: Annotated[int, Field(ge=1, le=65535)] | None = None
 
     @field_validator("importer")
     @classmethod

@@ -18,11 +18,13 @@ import torch
 from client.approval import approved_plan
 from client.data.dataset import build_dataset
 from client.data.snapshot import CacheError, open_snapshot
+from client.health import WORKER_LOCK
 from client.link import HungUpError, has_hung_up, listen, receive_request, send_answer
 from client.policy import read_policy
 from client.resident import Resident
 from client.session import SiteFolders, SiteSession
 from client.site import Site
+from common.lock import held
 from common.plan import Plan
 from common.records import Code, Refusal, Reply, Request
 
@@ -93,7 +95,7 @@ class Worker:
         policy.require(plan)
         snapshot = open_snapshot(site.folder, plan.preprocessing)
         resident = Resident(
-            plan, _device(site), site.start_file, stopped=lambda: self._stopped()
+            plan, device_of(site), site.start_file, stopped=lambda: self._stopped()
         )
         return SiteSession(
             site.site,
@@ -106,7 +108,14 @@ class Worker:
         )
 
 
-def _device(site: Site) -> torch.device:
+def device_of(site: Site) -> torch.device:
+    """Return the device that a site's settings name.
+
+    Raises
+    ------
+    Refusal
+        If they name a GPU, and torch finds none.
+    """
     if site.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if site.device == "cuda" and not torch.cuda.is_available():
@@ -118,4 +127,5 @@ def run_worker(site: Site, policy_file: Path) -> None:
     """Serve as the worker of a site until the process is ended."""
     site.state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chdir(site.state_folder)
-    Worker(site, policy_file).serve()
+    with held(Path(WORKER_LOCK)):
+        Worker(site, policy_file).serve()

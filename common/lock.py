@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks of the file system: a killed process lets go of them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,27 @@ def locked(folder: Path) -> Iterator[None]:
                 f"Another process works in {folder}. Wait for it, or stop it."
             ) from None
         yield
+
+
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """Hold a file's lock while the block runs, once its last holder has ended.
+
+    It tells others that this process lives, see `is_held`; the number of a process
+    would not, since another one may have it by now.
+    """
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def is_held(file: Path) -> bool:
+    """Tell whether a living process is inside `held`; the file need not exist."""
+    try:
+        with file.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -28,7 +28,7 @@ MESSAGE_TYPES: dict[Kind, str] = {
 """Flower's name of each message kind."""
 
 REQUEST_FIELDS: dict[Kind, dict[str, type]] = {
-    "handshake": {"plan": str, "run": str},
+    "handshake": {"plan": str, "run": str, "head": str},
     "train": {
         "plan": str,
         "run": str,
@@ -38,6 +38,7 @@ REQUEST_FIELDS: dict[Kind, dict[str, type]] = {
         "keep_round": int,
         "shared_hash": str,
         "fingerprint": str,
+        "head": str,
     },
     "close": {
         "plan": str,
@@ -47,6 +48,7 @@ REQUEST_FIELDS: dict[Kind, dict[str, type]] = {
         "role": str,
         "shared_hash": str,
         "fingerprint": str,
+        "head": str,
     },
 }
 
@@ -63,6 +65,7 @@ REPLY_FIELDS: dict[Kind, dict[str, type]] = {
         "positives": int,
         "seconds_per_image": float,
         "counts": str,
+        "head": str,
     },
     "train": {
         "site": str,
@@ -76,6 +79,7 @@ REPLY_FIELDS: dict[Kind, dict[str, type]] = {
         "average_precision": float,
         "validation_loss": float,
         "fixed_hash": str,
+        "head": str,
     },
     "close": {
         "site": str,
@@ -84,6 +88,7 @@ REPLY_FIELDS: dict[Kind, dict[str, type]] = {
         "average_precision": float,
         "validation_loss": float,
         "model_hash": str,
+        "head": str,
     },
 }
 """The allow-list of egress: a value that is not named here never leaves a site."""

@@ -24,6 +24,7 @@ class RunState:
     shared_hash : of ``shared``
     history : validation metrics by evaluated round and site
     losses : training loss by round and site
+    seconds : that each round took
     local_rounds : by round and site, the generation that belongs to the shared tensors
     ledger : entries as `server.ledger.Entry` writes them
     """
@@ -34,6 +35,7 @@ class RunState:
     shared_hash: str
     history: dict[int, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     losses: dict[int, dict[str, float | None]] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
     local_rounds: dict[int, dict[str, int]] = field(default_factory=dict)
     ledger: list[dict[str, Any]] = field(default_factory=list)
 
@@ -95,7 +97,7 @@ class Checkpoints:
             raise CheckpointError(
                 "the folder holds a run of another plan; choose another folder"
             )
-        for name in ("history", "losses", "local_rounds"):
+        for name in ("history", "losses", "seconds", "local_rounds"):
             document[name] = {int(key): value for key, value in document[name].items()}
         state = RunState(**(document | {"shared": shared}))
         if content_hash != state.shared_hash:

@@ -8,10 +8,12 @@ the answer that was lost. The first answer counts, later ones are nobody's.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+import httpx
 import numpy as np
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
@@ -33,6 +35,12 @@ from common.records import (
 
 log = logging.getLogger(__name__)
 
+ABSENCE_SECONDS = 90.0
+"""How long a site may be offline amid a round: it restarts in half a minute."""
+
+OFFLINE = "offline"
+
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 _POLL_SECONDS = 0.3
 _LOOK_SECONDS = 2.0
 _LOST = frozenset({3, 4, 5})
@@ -63,6 +71,7 @@ class _Question:
     ----------
     activated : when the node last came online, as of the last message
     lost : nobody will answer the last message
+    gone : since when the node is seen offline, in seconds of the monotonic clock
     """
 
     node: int
@@ -70,10 +79,15 @@ class _Question:
     messages: list[str] = field(default_factory=list)
     activated: str = ""
     lost: bool = False
+    gone: float | None = None
 
 
 def ask(
-    grid: Grid, requests: Mapping[int, Request], group: str, timeout: float
+    grid: Grid,
+    requests: Mapping[int, Request],
+    group: str,
+    timeout: float,
+    given_up: Collection[int] = (),
 ) -> dict[int, Answer]:
     """Ask each node once, and again where the question was lost.
 
@@ -82,6 +96,8 @@ def ask(
     requests : by node id
     group : Flower's group id, the round
     timeout : seconds; nodes that are silent by then have no reply
+    given_up : nodes that were offline for long already: nobody waits for them again,
+        but if they are online they are asked
 
     Returns
     -------
@@ -93,6 +109,8 @@ def ask(
     pack.push(grid, list(questions.values()))
     answers: dict[int, Answer] = {}
     looked = time.monotonic()
+    for node in given_up:
+        questions[node].gone = -math.inf
     while True:
         _collect(grid, questions, answers)
         waiting = [one for node, one in questions.items() if node not in answers]
@@ -101,7 +119,9 @@ def ask(
             break
         if now - looked > _LOOK_SECONDS:
             looked = now
-            pack.push(grid, _to_repeat(grid, waiting))
+            online = _online(grid)
+            _give_up(waiting, online, answers)
+            pack.push(grid, _to_repeat(waiting, online))
         time.sleep(_POLL_SECONDS)
     for question in waiting:
         silent = Answer(
@@ -124,11 +144,15 @@ class _Packer:
             return
         activated = _online(grid)
         messages = [self._message(question) for question in questions]
-        names = list(grid.push_messages(messages))
+        try:
+            names: list[object] = list(grid.push_messages(messages))
+        except httpx.HTTPError as error:
+            log.warning("questions cannot be sent now (%s)", type(error).__name__)
+            names = [None] * len(messages)
         for question, name in zip(questions, names, strict=True):
-            question.messages.append(str(name))
+            question.messages.append(str(name or ""))
             question.activated = activated.get(question.node, "")
-            question.lost = False
+            question.lost = not name
 
     def _message(self, question: _Question) -> Message:
         request = question.request
@@ -136,7 +160,8 @@ class _Packer:
         if identity not in self._packed:
             self._packed[identity] = pack_tensors(request.shared)
         schema = REQUEST_FIELDS[request.kind]
-        content = encode(request.fields, self._packed[identity], schema)
+        fields = {**request.fields, "head": ""}  # see `server.audit_trail`
+        content = encode(fields, self._packed[identity], schema)
         return Message(
             content,
             question.node,
@@ -149,6 +174,7 @@ class _Packer:
 def _collect(
     grid: Grid, questions: Mapping[int, _Question], answers: dict[int, Answer]
 ) -> None:
+    """Take the answers that have come; one that gets lost on the way is asked for."""
     open_ = {
         name: question
         for node, question in questions.items()
@@ -156,7 +182,14 @@ def _collect(
         for name in question.messages
         if name
     }
-    for reply in grid.pull_messages(list(open_)):
+    try:
+        replies = list(grid.pull_messages(list(open_)))
+    except httpx.HTTPError as error:
+        log.warning("answers cannot be had now (%s)", type(error).__name__)
+        for unanswered in open_.values():
+            unanswered.lost = True
+        return
+    for reply in replies:
         question = open_.get(reply.metadata.reply_to_message_id)
         if question is None or question.node in answers:
             continue
@@ -169,9 +202,26 @@ def _collect(
             answers[question.node] = _read(reply, question.request.kind, attempts)
 
 
-def _to_repeat(grid: Grid, waiting: list[_Question]) -> list[_Question]:
+def _give_up(
+    waiting: list[_Question], online: Mapping[int, str], answers: dict[int, Answer]
+) -> None:
+    """Stop waiting for nodes that are offline for so long that they may stay so."""
+    now = time.monotonic()
+    for question in waiting:
+        if question.node in online:
+            question.gone = None
+        elif question.gone is None:
+            question.gone = now
+            log.warning("node %d is offline", question.node)
+        elif now - question.gone > ABSENCE_SECONDS:
+            attempts = len(question.messages)
+            answers[question.node] = Answer(None, {}, False, OFFLINE, attempts)
+
+
+def _to_repeat(
+    waiting: list[_Question], activated: Mapping[int, str]
+) -> list[_Question]:
     """Find nodes that are online, but will not answer what they were asked."""
-    activated = _online(grid)
     again = [
         question
         for question in waiting
@@ -184,6 +234,13 @@ def _to_repeat(grid: Grid, waiting: list[_Question]) -> list[_Question]:
 
 
 def _online(grid: Grid) -> dict[int, str]:
+    """Return when each node that is online came so; waits for a busy SuperLink."""
+    for pause in _PAUSES:
+        try:
+            return {node.node_id: node.last_activated_at for node in grid.get_nodes()}
+        except httpx.HTTPError as error:
+            log.warning("sites cannot be seen now (%s)", type(error).__name__)
+            time.sleep(pause)
     return {node.node_id: node.last_activated_at for node in grid.get_nodes()}
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
+from common.audit import FOLDER, open_log
 from common.lock import locked
-from common.plan import PlanError, read_plan
+from common.plan import Plan, PlanError, read_plan
+from server.audit_trail import AuditedGrid, coordinator_key, note_rounds
 from server.participation import RunFailed
 from server.progress_log import ProgressLog
 from server.rounds import Federation
@@ -39,6 +41,8 @@ def play(grid: Grid, run_config: Mapping[str, object]) -> None:
         If it names none, or the file is no plan.
     FolderBusyError
         If a run of this plan is under way.
+    AuditError, KeyFileError
+        If the audit log cannot be kept.
     RunFailed
         As `server.rounds.Federation.run`.
     """
@@ -49,17 +53,26 @@ def play(grid: Grid, run_config: Mapping[str, object]) -> None:
     start = path.with_name(START_FILE)
     folder = run_folder(path)
     with locked(folder), _logging_to(folder / LOG_FILE):
-        observer = ProgressLog()
         try:
-            Federation(plan, folder, start if start.is_file() else None, observer).run(
-                grid
-            )
+            _play_audited(grid, plan, folder, start if start.is_file() else None)
         except RunFailed as error:
             log.error("the run failed: %s", error)
             raise
         except Exception:
             log.exception("the run ended by a mistake of the coordinator's")
             raise
+
+
+def _play_audited(
+    grid: Grid, plan: Plan, folder: Path, start_file: Path | None
+) -> None:
+    key = coordinator_key(folder)
+    with open_log(folder / FOLDER, key, "coordinator", "coordinator") as audit:
+        note = note_rounds(audit)
+        federation = Federation(
+            plan, folder, start_file, ProgressLog(), note, own_machines=True
+        )
+        federation.run(AuditedGrid(grid, audit))
 
 
 @contextmanager

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 GATHER_SECONDS = 120.0
 """How long a run waits for the sites of its roster to come online."""
 
+HANDSHAKE_SECONDS = 900.0
+"""How long a site may take to open its images and try one training step."""
+
 
 class RunFailed(RuntimeError):  # noqa: N818  an outcome
     """A run that cannot go on; the text says why and what to do."""
@@ -45,9 +48,8 @@ def greet(
     request = Request("handshake", {"plan": plan.hash, "run": run})
     _gather(grid, plan)
     nodes = sorted(grid.get_node_ids())
-    answers = ask(
-        grid, dict.fromkeys(nodes, request), "0", plan.aggregation.round_timeout
-    )
+    limit = min(HANDSHAKE_SECONDS, plan.aggregation.round_timeout)
+    answers = ask(grid, dict.fromkeys(nodes, request), "0", limit)
     names = {node.node_id: node.name for node in grid.get_nodes() if node.name}
     found: dict[str, int] = {}
     problems: list[str] = []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from common.records import Request, Value
 from common.sharing import contract
 from server.aggregation import average
 from server.checkpoints import Checkpoints, RunState
-from server.conversation import ask
+from server.conversation import OFFLINE, ask
+from server.deadlines import round_deadline
 from server.participation import RunFailed, greet, require_quorum
 from server.replies import Metrics, judge, ledger_entries, metrics_of
 from server.selection import select_round
@@ -61,15 +63,27 @@ class Federation:
     folder : of the coordinator: ``checkpoints/`` and ``outcome.json``
     start_file : local file of the plan's start, or None
     observer : is told about progress
+    note : is told each average before it is saved
+    own_machines : every site computes on a machine of its own, so that one which is
+        silent for long is absent, not waiting for its turn
     """
 
     def __init__(
-        self, plan: Plan, folder: Path, start_file: Path | None, observer: Observer
+        self,
+        plan: Plan,
+        folder: Path,
+        start_file: Path | None,
+        observer: Observer,
+        note: Callable[[RunState], None] = lambda state: None,
+        *,
+        own_machines: bool = False,
     ) -> None:
         self._plan = plan
         self._folder = folder
         self._start_file = start_file
         self._observer = observer
+        self._note = note
+        self._own_machines = own_machines
         self._hellos: Mapping[str, Mapping[str, Value]] = {}
         self._ledger: list[dict[str, Any]] = []
         self._checkpoints = Checkpoints(folder / "checkpoints", plan.hash)
@@ -112,6 +126,7 @@ class Federation:
         self._observer.started(state.round, self._plan.rounds, self._plan.roster.sites)
         while state.round < self._plan.rounds:
             state = self._play_round(grid, nodes, state)
+            self._note(state)
             best = self._select(state)
             self._checkpoints.save(state, () if best is None else (best,))
             self._observer.round_done(
@@ -157,6 +172,7 @@ class Federation:
     def _play_round(
         self, grid: Grid, nodes: dict[str, int], state: RunState
     ) -> RunState:
+        began = time.monotonic()
         round_ = state.round + 1
         number = self._plan.stage_at(round_)
         rule = self._contracts[number]
@@ -169,8 +185,9 @@ class Federation:
             node: Request("train", self._asks(state, site, shared_hash), sent)
             for site, node in nodes.items()
         }
-        limit = self._plan.aggregation.round_timeout
-        answers = ask(grid, requests, str(round_), limit)
+        limit = self._limit(number, state.ledger)
+        given_up = [nodes[site] for site in _offline(state.ledger)]
+        answers = ask(grid, requests, str(round_), limit, given_up)
         by_site = {site: answers[node] for site, node in nodes.items()}
 
         judged = judge(by_site, shared, rule, self._plan, self._hellos, state.round)
@@ -197,12 +214,19 @@ class Federation:
             shared_hash=tensor_hash(merged, merged),
             history={**state.history, **evaluated},
             losses={**state.losses, round_: judged.losses()},
+            seconds={**state.seconds, round_: time.monotonic() - began},
             local_rounds={
                 **state.local_rounds,
                 round_: {s: round_ if s in judged.norms else before[s] for s in nodes},
             },
             ledger=ledger,
         )
+
+    def _limit(self, stage: int, ledger: list[dict[str, Any]]) -> float:
+        if not self._own_machines:
+            return self._plan.aggregation.round_timeout
+        spec = self._plan.stages[stage]
+        return round_deadline(self._plan, spec, self._hellos, ledger)
 
     def _enter_stage(self, state: RunState, number: int) -> Tensors:
         before = self._plan.stage_at(state.round)
@@ -253,6 +277,7 @@ class Federation:
             "run": state.run,
             "history": state.history,
             "losses": state.losses,
+            "seconds": state.seconds,
             "ledger": state.ledger,
         }
         write_atomic(self._folder / "outcome.json", json.dumps(outcome).encode())
@@ -281,12 +306,15 @@ class Federation:
                 "fingerprint": rule.fingerprint,
             }
             requests[node] = Request("close", fields, shared)
-        limit = self._plan.aggregation.round_timeout
-        answers = ask(grid, requests, role, limit)
+        number = self._plan.stage_at(chosen.round)
+        limit = self._limit(number, state.ledger)
+        gone = _offline(state.ledger)
+        answers = ask(grid, requests, role, limit, [nodes[site] for site in gone])
+        # Who was away when the last round counted gets no model; anybody else must.
         lost = [
             f"{site}: {answers[node].reason}"
             for site, node in nodes.items()
-            if answers[node].fields is None
+            if answers[node].fields is None and site not in gone
         ]
         if lost:
             raise RunFailed(
@@ -299,3 +327,13 @@ class Federation:
             for site, node in nodes.items()
             if (answered := answers[node].fields) is not None
         }
+
+
+def _offline(ledger: list[dict[str, Any]]) -> list[str]:
+    """Name the sites that were offline in the last round."""
+    last = max((entry["round"] for entry in ledger), default=0)
+    return [
+        entry["site"]
+        for entry in ledger
+        if entry["round"] == last and entry["reason"] == OFFLINE
+    ]

@@ -1,4 +1,4 @@
-"""``make consortium``: a whole consortium as real processes on one machine.
+"""A whole consortium as real processes on one machine: what ``make consortium`` runs.
 
 Every step is a command that coordinator and hospitals type, with TLS, registered keys
 and the door in front of the SuperLink; only that all of them are here is not real.
@@ -75,14 +75,23 @@ class Consortium:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all processes, hospitals first."""
-        for name in [*self.processes]:
+        """End all processes, hospitals first: they tell the coordinator."""
+        for hospital in self.hospitals:
+            if (process := self.processes.get(hospital.name)) is not None:
+                process.terminate()
+        for name in reversed([*self.processes]):
             self.stop(name)
 
     def set_up(self) -> None:
-        """Make certificates and keys, start the coordinator, register every key."""
+        """Make certificates and keys, start the coordinator, register every key.
+
+        Flower's database is begun anew: what a run needs to go on is not in it.
+        """
         until = datetime.now(UTC) + timedelta(days=30)
-        create(self._tls, ["127.0.0.1", "localhost"], until)
+        if not self._tls.is_dir():
+            create(self._tls, ["127.0.0.1", "localhost"], until)
+        for old in self._coordinator.glob("superlink.db*"):
+            old.unlink()
         self.start_superlink()
         self.start_door()
         write_atomic(
@@ -119,6 +128,10 @@ class Consortium:
         """Prepare a hospital's images and let it approve the plan."""
         self.client(hospital.name, "prepare", "--plan", self.plan)
         self.client(hospital.name, "approve", "--yes", self.plan)
+
+    def address_for(self, name: str) -> str:
+        """Tell where a hospital finds the coordinator."""
+        return f"127.0.0.1:{self.door_port}"
 
     def start_site(self, name: str) -> None:
         """Start a hospital's node."""
@@ -183,11 +196,11 @@ class Consortium:
     def _write_settings(self, hospital: Hospital) -> None:
         self.client(hospital.name, "init")
         settings = {
+            "folder": str(self.folder / "data" / hospital.name),
             **hospital.settings,
             "site": hospital.name,
-            "folder": str(self.folder / "data" / hospital.name),
             "coordinator": {
-                "address": f"127.0.0.1:{self.door_port}",
+                "address": self.address_for(hospital.name),
                 "certificates": str(self._tls / "ca.crt"),
                 "key": str(self.config_dir / "keys" / hospital.name),
             },
@@ -254,7 +267,8 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 def _path() -> dict[str, str]:
-    return {"PYTHONPATH": str(_ROOT)}
+    paths = [os.environ.get("PYTHONPATH", ""), str(_ROOT)]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _made(folder: Path) -> Path:

@@ -128,6 +128,10 @@ def _backend(settings: Settings):  # type: ignore[no-untyped-def]
         from simulations.ray import run_with_ray  # an extra, never at a hospital
 
         return run_with_ray
+    if settings.backend == "deployed":
+        from simulations.deployed import run_deployed
+
+        return run_deployed
     return run_in_process
 
 

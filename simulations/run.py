@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -107,8 +109,22 @@ def _run(settings: Settings, plan: Plan, view: View, warnings: list[str]) -> Pat
         page = make_report(laboratory, runs)
         bar.move(1)
     finish(laboratory, runs)
-    view.say(f"Report: {page}")
+    if settings.backend == "deployed":
+        view.say(_told(runs, page))
+    else:
+        view.say(f"Report: {page}")
     return page
+
+
+def _told(runs: Mapping[str, Sequence[Finished]], page: Path) -> str:
+    """Say in one line how a consortium's runs ended."""
+    outcomes = [run.outcome for of in runs.values() for run in of]
+    states = sorted({str(outcome["status"]) for outcome in outcomes})
+    seconds = [one for outcome in outcomes for one in outcome["seconds"].values()]
+    return (
+        f"{', '.join(states)}: {len(seconds)} rounds, "
+        f"{statistics.median(seconds):.1f} s per round, report {page}"
+    )
 
 
 def finish(laboratory: Laboratory, runs: dict[str, list[Finished]]) -> None:

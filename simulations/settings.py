@@ -126,7 +126,7 @@ class Settings:
     start_file: str | None
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(gt=0)] | None
-    backend: Literal["in_process", "ray"]
+    backend: Literal["in_process", "ray", "deployed"]
     extra_test: int
     keep_source: str | None
     data: DataSettings
@@ -167,7 +167,7 @@ def settings_of(tree: dict[str, Any]) -> Settings:
         raise PlanError("seeds has one twice")
     if len({f"{rate:g}" for rate in settings.rates}) < len(settings.rates):
         raise PlanError("rates has one twice, to six digits")
-    if settings.backend == "ray":  # has processes of its own
+    if settings.backend in ("ray", "deployed"):  # has processes of its own
         settings = replace(settings, parallel=1)
     if unknown := set(settings.compare) - set(settings.arms):
         raise PlanError(f"compare names {', '.join(sorted(unknown))}, not in arms")

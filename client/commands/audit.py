@@ -1,15 +1,19 @@
-"""``mammo-client audit``: prove by trial what this installation does."""
+"""``mammo-client audit``: prove what this installation does, and what it did."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from client.commands.shared import Chosen, settings_of, user_errors
+from client.commands.start import coordinator_of
+from common.audit import FOLDER, LOG_FILE
+from common.audit_compare import report
+from common.keys import public_text, read_key
 from common.progress import View
 
 if TYPE_CHECKING:
@@ -32,6 +36,34 @@ def phi(context: typer.Context) -> None:
             result = audit(Path(folder), lambda step: view.say(f"{step} ..."))
         _print(view, result)
     if result.found:
+        raise typer.Exit(1)
+
+
+def verify(
+    context: typer.Context,
+    peer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="the coordinator's log of a run, which holds what it received from "
+            "here, or the log of another site, which received the same weights",
+        ),
+    ] = None,
+) -> None:
+    """Tell whether this site's log was changed. Exits with 1 if it was.
+
+    An end that was cut off, or a log that was written anew, shows only with --peer.
+    The log, audit/log.jsonl of the state folder, holds nothing of a patient: it may be
+    given to the coordinator and to other sites.
+    """
+    view = View()
+    with user_errors():
+        site = settings_of(context)
+        key = public_text(read_key(coordinator_of(site).key))
+        said, well = report(site.state_folder / FOLDER / LOG_FILE, key, peer)
+        for line in said:
+            view.say(line)
+    if not well:
         raise typer.Exit(1)
 
 

@@ -1,7 +1,12 @@
-"""``mammo-client check`` and ``prepare``: a site's archive becomes prepared images."""
+"""``mammo-client check`` and ``prepare``: a site's archive becomes prepared images.
+
+Where the settings name a coordinator, `check` goes on with the preflight of
+`client.preflight`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -23,23 +28,46 @@ from client.commands.shared import (
     user_errors,
     wanted_preprocessing,
 )
+from client.commands.start import coordinator_of, policy_file
 from client.data.site_data import IMPORT_FILE, is_imported
+from client.preflight.finding import Finding
+from client.preflight.run import preflight
 from client.site import Site
 from common.progress import View
+
+_STYLES = {"problem": "red", "warning": "yellow", "unknown": "dim"}
 
 Workers = Annotated[
     int | None, typer.Option(min=1, help="processes; default: as the settings say")
 ]
 
 
-def check(context: typer.Context, workers: Workers = None) -> None:
-    """Decode every image once, small: what is wrong, what to do, a page to look at."""
+def check(
+    context: typer.Context,
+    workers: Workers = None,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="only whether the site can take part")
+    ] = False,
+) -> None:
+    """Decode every image once, small: what is wrong, what to do, a page to look at.
+
+    Where the settings name a coordinator, it then tells what keeps the site from
+    taking part, with a remedy each; exits with 1 where something does.
+    """
     view = View()
     with user_errors():
         site = settings_of(context)
         workers = workers or site.workers or CPUS
-        _import_once(view, site, workers)
-        check_folder(view, site.folder, site.archive, workers)
+        if not no_data:
+            _import_once(view, site, workers)
+            check_folder(view, site.folder, site.archive, workers)
+            if site.coordinator is None:
+                return
+        findings = preflight(
+            site, coordinator_of(site), policy_file(context.obj), context.obj.words
+        )
+        if not _told(view, findings):
+            raise typer.Exit(1)
 
 
 def prepare(
@@ -72,6 +100,19 @@ def prepare(
             verify=verify,
             max_failures=max_failures,
         )
+
+
+def _told(view: View, findings: Iterable[Finding]) -> bool:
+    """Print each finding as it is made; returns whether there was no problem."""
+    well = True
+    for one in findings:
+        well &= one.state != "problem"
+        line = f"{one.state:9}{one.name:14}{one.said}"
+        style = _STYLES.get(one.state)
+        view.console.print(line, style=style, markup=False, highlight=False)
+        if one.remedy:
+            view.say(f"{'':23}{one.remedy}")
+    return well
 
 
 def _import_once(view: View, site: Site, workers: int) -> None:

@@ -1,29 +1,25 @@
-"""Verbs around a federation: ``init approve status pause resume``."""
+"""Verbs around a federation: ``init approve pause resume``."""
 
 from __future__ import annotations
 
 import difflib
-import json
-import os
-import time
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from rich.table import Table
 
 from client.approval import approve as record_approval
 from client.approval import last_approved
 from client.commands.shared import Chosen, settings_of, user_errors
-from client.commands.start import PAUSED_FILE, policy_file
-from client.node_status import read_status
+from client.commands.start import policy_file
+from client.data.manifest import SLUG
+from client.health import PAUSED_FILE
 from client.policy import PolicyError, read_policy
 from client.site import SiteError, settings_file
-from client.supervisor import SILENT_SECONDS
 from common.atomic import write_atomic
+from common.keys import make_key, public_text, read_key
 from common.plan import PlanError, read_plan
 from common.plan_words import describe_plan
 from common.progress import View
@@ -39,8 +35,10 @@ def init(context: typer.Context) -> None:
     with user_errors():
         chosen: Chosen = context.obj
         path = settings_file(chosen.config_dir, chosen.site)
-        if not chosen.site.isidentifier() or not chosen.site.islower():
-            raise SiteError("A site's name has small letters, digits and _ only.")
+        if not re.fullmatch(SLUG, chosen.site):
+            raise SiteError(
+                "A site's name has small letters, digits and _ only, a letter first."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             view.say(f"Settings: {path} (were there; not changed)")
@@ -53,8 +51,11 @@ def init(context: typer.Context) -> None:
         if private.exists():
             view.say(f"Private key: {private} (was there; not changed)")
         else:
-            _make_keys(private, public)
+            private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_key(private)
             view.say(f"Private key: {private} (stays here; back it up)")
+        if not public.exists():
+            write_atomic(public, f"{public_text(read_key(private))}\n".encode())
         view.say(f"Public key, for the coordinator to register: {public}")
         view.say(public.read_text().strip())
 
@@ -97,39 +98,6 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
         view.say(f"Approved: {wanted.hash}")
 
 
-def status(
-    context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-) -> None:
-    """Tell how the node is doing; exits with 1 where it is not at work."""
-    view = View()
-    with user_errors():
-        site = settings_of(context)
-        found = read_status(site.state_folder)
-        plan = last_approved(site.state_folder)
-        paused = (site.state_folder / PAUSED_FILE).exists()
-        at_work = _is_at_work(found)
-        facts = {
-            "site": site.site,
-            "at_work": at_work and not paused,
-            "paused": paused,
-            "doing": found.get("doing", "never started") if at_work else "not running",
-            "last_heartbeat_seconds": _age(found.get("heartbeat")),
-            "last_contact_seconds": _age(found.get("contact")),
-            "last_answer": found.get("last_answer"),
-            "trouble": found.get("trouble"),
-            "plan": plan.hash if plan else None,
-        }
-        if as_json:
-            typer.echo(json.dumps(facts))
-        else:
-            grid = Table(box=None, show_header=False)
-            for name, value in facts.items():
-                grid.add_row(name.replace("_", " "), _shown(value))
-            view.console.print(grid)
-    raise typer.Exit(0 if facts["at_work"] else 1)
-
-
 def pause(context: typer.Context) -> None:
     """Refuse work until `resume`; training that is under way ends within a step."""
     with user_errors():
@@ -145,44 +113,3 @@ def resume(context: typer.Context) -> None:
         site = settings_of(context)
         (site.state_folder / PAUSED_FILE).unlink(missing_ok=True)
         View().say("No longer paused.")
-
-
-def _make_keys(private: Path, public: Path) -> None:
-    key = ec.generate_private_key(ec.SECP384R1())
-    private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    content = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    )
-    write_atomic(private, content, 0o600)
-    shown = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
-    write_atomic(public, shown + b"\n")
-
-
-def _is_at_work(found: dict[str, object]) -> bool:
-    """Tell whether the node's process lives, speaks, and reaches the coordinator."""
-    try:
-        os.kill(int(str(found["pid"])), 0)
-    except (KeyError, ValueError, OSError):
-        return False
-    alive, beat = _age(found.get("alive")), _age(found.get("heartbeat"))
-    return (
-        bool(found.get("online"))
-        and alive is not None
-        and alive < SILENT_SECONDS
-        and beat is not None
-        and beat < 2 * SILENT_SECONDS
-    )
-
-
-def _age(moment: object) -> float | None:
-    return round(time.time() - float(str(moment)), 1) if moment else None
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
-    return "no" if value is False else "yes" if value is True else str(value or "-")

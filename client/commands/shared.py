@@ -46,6 +46,8 @@ from client.data.withdrawn import (
 from client.data.workers import WorkerError, describe
 from client.policy import PolicyError
 from client.site import Site, SiteError, known_sites, read_site
+from common.audit import AuditError
+from common.keys import KeyFileError
 from common.lock import FolderBusyError
 from common.plan import ModalityKind, PlanError, Preprocessing, read_plan
 from common.progress import View
@@ -87,6 +89,11 @@ class Chosen:
 
     site: str
     config_dir: Path
+
+    @property
+    def words(self) -> list[str]:
+        """What another process is started with, to be for the same site."""
+        return ["--config-dir", str(self.config_dir.absolute()), "--site", self.site]
 
 
 def settings_of(context: typer.Context) -> Site:
@@ -244,9 +251,11 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (
+        AuditError,
         CacheError,
         FolderBusyError,
         ImporterError,
+        KeyFileError,
         ManifestError,
         PlanError,
         PolicyError,

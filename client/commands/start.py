@@ -7,21 +7,31 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+)
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import typer
 
+from client.approval import last_approved
+from client.audit_trail import AuditTrail
 from client.commands.shared import Chosen, settings_of, user_errors
 from client.fleet import Fleet
+from client.health import PAUSED_FILE
 from client.node import Node, NodeSettings, enter
 from client.node_status import NodeStatus
 from client.site import Coordinator, Site, SiteError
 from client.supervisor import supervise
+from common.audit import FOLDER, open_log
+from common.keys import read_key
 from common.progress import View
 
-PAUSED_FILE = "paused"
 POLICY_FILE = "policy.yaml"
 _LOG_BYTES, _LOG_FILES = 10 * 1024**2, 5
 
@@ -38,7 +48,8 @@ def start(context: typer.Context) -> None:
             f"{site.site} takes part through {coordinator.address}. Ctrl-C ends it; "
             f"mammo-client --site {site.site} status tells how it goes."
         )
-        supervise(_words(context.obj), site.state_folder, stop)
+        with _probed(site):
+            supervise(context.obj.words, site.state_folder, stop)
 
 
 def run_node(context: typer.Context) -> None:
@@ -51,10 +62,16 @@ def run_node(context: typer.Context) -> None:
     _end_with_parent(stop.set)
     status = NodeStatus(site.state_folder)
     fleet = Fleet(
-        coordinator.address, coordinator.certificates, coordinator.key, status.tick
+        coordinator.address,
+        coordinator.certificates,
+        coordinator.key,
+        alive=status.tick,
+        certificate=status.certificate,
     )
     paused = site.state_folder / PAUSED_FILE
-    Node(NodeSettings(site.site, site.state_folder, paused), fleet, status, stop).run()
+    settings = NodeSettings(site.site, site.state_folder, paused)
+    with _audited(site, coordinator) as trail:
+        Node(settings, fleet, status, trail, stop).run()
 
 
 def run_worker(context: typer.Context) -> None:
@@ -65,6 +82,14 @@ def run_worker(context: typer.Context) -> None:
     _log_to(site.state_folder, "worker", also_here=False)
     _end_with_parent(lambda: os._exit(0))
     worker.run_worker(site, policy_file(context.obj))
+
+
+def run_rehearsal(context: typer.Context) -> None:
+    """Take one training step and tell what it took; the preflight starts this."""
+    from client.preflight.rehearsal import rehearse  # imports torch
+
+    site = settings_of(context)
+    typer.echo(rehearse(site, last_approved(site.state_folder)).to_json())
 
 
 def policy_file(chosen: Chosen) -> Path:
@@ -97,9 +122,21 @@ def _require_files(coordinator: Coordinator) -> None:
             raise SiteError(f"No file {path}, which should hold {what}.")
 
 
-def _words(chosen: Chosen) -> list[str]:
-    config_dir = str(chosen.config_dir.absolute())
-    return ["--config-dir", config_dir, "--site", chosen.site]
+@contextmanager
+def _audited(site: Site, coordinator: Coordinator) -> Iterator[AuditTrail]:
+    with ExitStack() as stack:
+        with user_errors():
+            key, folder = read_key(coordinator.key), site.state_folder / FOLDER
+            audit = stack.enter_context(open_log(folder, key, "site", site.site))
+        yield AuditTrail(audit, site.site, site.state_folder)
+
+
+def _probed(site: Site) -> AbstractContextManager[None]:
+    if site.health_port is None:
+        return nullcontext()
+    from client.health_probe import health_probe  # gRPC, which few sites ask for
+
+    return health_probe(site.state_folder, site.health_port)
 
 
 def _log_to(state: Path, name: str, *, also_here: bool) -> None:
@@ -132,7 +169,8 @@ def _end_with_parent(end: Callable[[], object]) -> None:
     """Notice that the supervisor is gone: standard input, a pipe of its, then ends."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # sys.stdin would be locked when the process ends
+            pass
         end()
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.local_state import Generation, LocalState, Used, used_rounds
+from client.local_state import (
+    Generation,
+    LocalState,
+    Used,
+    last_counted,
+    used_rounds,
+)
 from common.records import Code, Refusal
 
 PARTS = {"bn.weight": "norm_affine", "bn.num_batches_tracked": "norm_stats"}
@@ -97,3 +103,20 @@ def test_rounds_are_listed_by_the_images_that_they_used(tmp_path: Path) -> None:
         Used("run", "p" * 12, 3, 4, "t"),
     ]
     assert used_rounds(tmp_path / "nowhere") == []
+
+
+def test_the_last_counted_round_survives_the_process(tmp_path: Path) -> None:
+    assert last_counted(tmp_path) is None
+    state = reopened(tmp_path)
+    for round_ in (0, 1, 2, 2):
+        state.note_counted(round_)
+    found = last_counted(tmp_path)
+    assert found is not None
+    assert (found.run, found.plan, found.round) == ("run", "p" * 12, 2)
+    reopened(tmp_path).note_counted(1)  # the coordinator went back to its checkpoint
+    found = last_counted(tmp_path)
+    assert found is not None and found.round == 1
+    reopened(tmp_path).keep_only(())
+    assert last_counted(tmp_path) == found
+    (file,) = tmp_path.rglob("counted.json")
+    assert file.stat().st_mode & 0o077 == 0

@@ -39,6 +39,8 @@ def test_the_example_is_complete(tmp_path: Path) -> None:
         ("archiv: x", r"archiv: no such key\n.*keys are: site, importer, archive"),
         ("workers: none", "workers: "),
         ("workers: 0", "workers: "),
+        ("health_port: 0", "health_port: "),
+        ("health_port: 65536", "health_port: "),
         ("importer: hospitl", "importer: no importer of this name. There are: cbis"),
         ("site: south", "site is south, but the file is north.yaml"),
         ("folder: ../archive/data", "lies in the archive"),

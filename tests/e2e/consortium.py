@@ -22,6 +22,7 @@ from common.plan import Plan, Preprocessing, Roster, plan_to_json
 from common.stages import Model, Optimizer, Stage, Work
 from simulations.consortium import Consortium, Hospital
 from simulations.federation import Machine, run_in_process
+from tests.e2e.wire import Wire
 
 SITES = ("north", "harbour", "lakeside")
 PATIENCE = 180.0
@@ -59,6 +60,33 @@ class TestConsortium(Consortium):
             for site in SITES
         ]
         super().__init__(folder, folder / "no-plan.json", hospitals)
+        self.wires = {site: Wire(self.door_port) for site in SITES}
+
+    def __exit__(self, *error: object) -> None:
+        """End processes, then wires."""
+        super().__exit__(*error)
+        for wire in self.wires.values():
+            wire.close()
+
+    def address_for(self, name: str) -> str:
+        """Lead every hospital over a wire of its own."""
+        return f"127.0.0.1:{self.wires[name].port}"
+
+    def restart_site(self, name: str, **variables: str) -> None:
+        """Kill a hospital and start it again, with more variables if there are any."""
+        self.kill_site(name)
+        self.processes.pop(name).wait()
+        before = os.environ.copy()
+        os.environ.update(variables)
+        try:
+            self.start_site(name)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def kill_site(self, name: str) -> None:
+        """End a hospital's processes without a word."""
+        kill(*reversed(self.family(name).values()))
 
     def client(self, name: str, *words: object) -> str:
         """Type a verb at a hospital, in this process."""

@@ -19,12 +19,32 @@ workers: 1
 options: {dataset: ours}
 """
 
+TABLE = """\
+options:
+  dataset: ours
+  join: relative_path
+  table:
+    file: labels.csv
+    key: file
+    columns: {cancer_pathology: sick}
+    level: breast
+    source: pathology
+"""
+
 
 def make_hospital(folder: Path, images: int = 6) -> Path:
     """Write archive and settings of a site ``north``; patients are P0, P1, ..."""
     write_archive(folder / "archive", images)
     write_settings(folder, SETTINGS)
     return folder
+
+
+def add_labels(folder: Path, images: int) -> None:
+    """Give every image of `make_hospital` a label; every third is positive."""
+    rows = [f"image{number:04d},{int(number % 3 == 0)}" for number in range(images)]
+    (folder / "archive" / "labels.csv").write_text("\n".join(["file,sick", *rows]))
+    settings = SETTINGS.replace("options: {dataset: ours}\n", TABLE)
+    write_settings(folder, settings)
 
 
 def write_settings(folder: Path, text: str, name: str = "north") -> Path:

@@ -50,6 +50,14 @@ def test_check_comes_first_too_and_leaves_a_page(tmp_path: Path) -> None:
     assert (hospital / "data" / "check.html").is_file()
 
 
+def test_without_a_coordinator_only_the_data_is_checked(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path, images=1)
+    code, said = client(hospital, "check")
+    assert code == 0 and "accelerator" not in said
+    code, said = client(hospital, "check", "--no-data")
+    assert code == 2 and "settings of north name no coordinator" in said
+
+
 def test_options_of_the_importer_come_from_the_settings(tmp_path: Path) -> None:
     hospital = make_hospital(tmp_path, images=1)
     write_settings(hospital, SETTINGS.replace("dataset", "datasett"))
