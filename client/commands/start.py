@@ -42,6 +42,7 @@ def start(context: typer.Context) -> None:
         site = settings_of(context)
         coordinator = coordinator_of(site)
         _require_files(coordinator)
+        read_key(coordinator.key)  # here, not in a process that is started for ever
         _log_to(site.state_folder, "site", also_here=True)
         stop = _stop_on_signals()
         View().say(

@@ -6,12 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mammo_client import SMALL, client, command, make_hospital
+from tests.support.mammo_client import (
+    SETTINGS,
+    SMALL,
+    client,
+    command,
+    make_hospital,
+    write_settings,
+)
 
 
 def test_a_node_without_a_coordinator_says_what_is_missing(tmp_path: Path) -> None:
     code, said = client(make_hospital(tmp_path))
     assert code == 2 and "settings of north name no coordinator" in said
+
+
+def test_a_node_with_a_spoilt_key_says_so_and_starts_nothing(tmp_path: Path) -> None:
+    hospital = make_hospital(tmp_path)
+    keys = "{address: 'here:1', certificates: ../ca.crt, key: ../key}"
+    write_settings(hospital, SETTINGS + f"coordinator: {keys}\n")
+    (hospital / "ca.crt").touch()
+    code, said = client(hospital)
+    assert code == 2 and "which should hold the site's private key" in said
+    (hospital / "key").write_text("no key")
+    code, said = client(hospital)
+    assert code == 2 and "holds no key without passphrase" in said
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ def test_a_deployed_run_ends_with_the_weights_of_a_simulation(
     for site in SITES:
         models = consortium.state(site) / "models" / plan.id / str(plan.rounds)
         assert (models / "model.safetensors").is_file()
+    log = consortium.plan.with_suffix("") / "audit" / "log.jsonl"
+    for site in SITES:
+        consortium.client(site, "audit", "verify", "--peer", log)
 
 
 def test_a_worker_that_is_killed_amid_training_costs_nothing(
