@@ -16,6 +16,7 @@ from client.data.dicom_decode import decode
 from client.data.dicom_header import header_of, read_dataset
 from client.data.intensity import to_unit_range
 from client.data.preprocessing import breast_mask, preprocess
+from client.data.trimmed import trimmed_sha256
 from common.plan import Preprocessing
 
 _T = TypeVar("_T")
@@ -71,6 +72,7 @@ def _prepare(path: Path, size: Preprocessing, clock: Clock) -> None:
     clock.time("find the breast", lambda: breast_mask(image))
     cached, _ = clock.time("crop, resize, round", lambda: preprocess(image, size))
     clock.time("hash the image", lambda: hashlib.sha256(_bytes(cached)).hexdigest())
+    clock.time("hash without borders", lambda: trimmed_sha256(image))
 
 
 def _bytes(cached: np.ndarray) -> bytes:
