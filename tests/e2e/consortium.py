@@ -25,7 +25,7 @@ from simulations.federation import Machine, run_in_process
 from tests.e2e.wire import Wire
 
 SITES = ("north", "harbour", "lakeside")
-PATIENCE = 180.0
+PATIENCE = 420.0
 """Seconds for anything that is sure to come; a machine may be busy."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.e2e.consortium import (
+    PATIENCE,
     SITES,
     TestConsortium,
     kill,
@@ -38,7 +39,7 @@ def test_a_worker_that_is_killed_amid_training_costs_nothing(
     run = consortium.start_run()
     consortium.wait_until_training("harbour", 2)
     kill(consortium.family("harbour")["worker"])
-    outcome = consortium.outcome(run, 180)
+    outcome = consortium.outcome(run, PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
     require_equal_to_simulation(consortium, plan, tmp_path)
 
@@ -52,7 +53,7 @@ def test_a_site_that_is_killed_and_started_again_is_asked_again(
     consortium.wait_until_training("lakeside", 2)
     kill(*consortium.family("lakeside").values())
     consortium.start_site("lakeside")
-    outcome = consortium.outcome(run, 180)
+    outcome = consortium.outcome(run, PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
     assert ledger_of(outcome)[2, "lakeside"]["attempts"] == 2
     require_equal_to_simulation(consortium, plan, tmp_path)
@@ -67,6 +68,6 @@ def test_a_superlink_that_is_killed_is_resumed_by_the_same_command(
     consortium.wait_until_training("north", 2)
     consortium.kill_coordinator()
     consortium.start_superlink()
-    outcome = consortium.outcome(consortium.start_run(), 180)
+    outcome = consortium.outcome(consortium.start_run(), PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
     require_equal_to_simulation(consortium, plan, tmp_path)

@@ -186,7 +186,7 @@ def test_a_site_that_leaves_for_good_is_absent_and_the_rest_goes_on(
     run = _begin(consortium, "left")
     consortium.wait_until_training("lakeside", 2)
     consortium.kill_site("lakeside")
-    outcome = consortium.outcome(run, 2 * PATIENCE)
+    outcome = consortium.outcome(run, PATIENCE)
     assert outcome["status"] == "complete_with_absences", outcome.get("reason")
     ledger = ledger_of(outcome)
     assert ledger[1, "lakeside"]["counted"]
