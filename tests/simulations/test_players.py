@@ -85,6 +85,11 @@ def wait_for(what: Any) -> None:
         time.sleep(0.05)
 
 
+def _heed_ctrl_c() -> None:
+    """Undo what a shell does to jobs in its background, such as a CI's."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """Run `mammo-sim` as a process of its own."""
@@ -94,6 +99,7 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        preexec_fn=_heed_ctrl_c,
     ) as process:
         try:
             yield process
