@@ -8,7 +8,6 @@ was killed half way gives the same answer when it is asked for again.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,20 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from client.approval import require_approved
+from client.assembly import assemble, enter_stage, require_announced
 from client.closing import write_model, write_scores
 from client.data.dataset import TEST, TRAIN, VALIDATION, SiteDataset
 from client.evaluation import score_images, summarise
 from client.local_round import class_counts, loader_of, train_round
 from client.local_state import Generation, LocalState
 from client.policy import SitePolicy
-from client.resident import Resident, StageModel, as_tensor
+from client.readiness import require_room, time_one_step
+from client.resident import Resident
 from common.contract import tensor_hash
 from common.handshake import federation_fingerprint
-from common.models.transitions import next_local, next_shared
 from common.plan import Plan
 from common.records import Code, Refusal, Reply, Request
 
@@ -101,27 +99,13 @@ class SiteSession:
         require_approved(self._folders.state, self._plan.hash)
         match request.kind:
             case "handshake":
-                self._require_room()
+                require_room(self._resident, self._folders.state)
                 return self._handshake()
             case "train":
-                self._require_room()
+                require_room(self._resident, self._folders.state)
                 return self._train(request)
             case "close":
                 return self._close(request)
-
-    def _require_room(self) -> None:
-        """Refuse before work is lost: what a round writes must fit on the disk."""
-        state = self._resident.stage(0).model.state_dict().values()
-        needed = _WRITTEN * sum(one.numel() * one.element_size() for one in state)
-        folder = next(
-            one
-            for one in (self._folders.state, *self._folders.state.parents)
-            if one.is_dir()
-        )
-        if shutil.disk_usage(folder).free < needed:
-            raise Refusal(
-                Code.DISK, f"fewer than {needed / 1e6:.0f} MB are free for local state"
-            )
 
     def _handshake(self) -> Reply:
         images = len(self._train_rows)
@@ -142,22 +126,10 @@ class SiteSession:
                 "patients": self._policy.release_count(self._patients),
                 "images": self._policy.release_count(images),
                 "positives": self._policy.release_count(class_counts(self._dataset)[1]),
-                "seconds_per_image": self._time_one_step(),
+                "seconds_per_image": time_one_step(self._resident),
                 "counts": self._policy.counts,
             },
         )
-
-    def _time_one_step(self) -> float:
-        """Take one step on zeros: a plan that cannot run fails before round 1."""
-        stage = self._plan.stages[0]
-        model = self._resident.stage(0).model
-        pixels = self._plan.preprocessing
-        size = (2, stage.model.channels, pixels.rows, pixels.columns)
-        began = time.perf_counter()
-        model.train()
-        model(torch.zeros(size, device=self._resident.device)).sum().backward()
-        model.zero_grad(set_to_none=True)
-        return (time.perf_counter() - began) / size[0]
 
     def _train(self, request: Request) -> Reply:
         began = time.perf_counter()
@@ -166,7 +138,7 @@ class SiteSession:
         local = int(fields["local_round"])
         state = self._state(str(fields["run"]))
         before, now = self._plan.stage_at(base), self._plan.stage_at(round_)
-        generation, tensors = self._assemble(state, before, local, request)
+        generation, tensors = assemble(self._resident, state, before, local, request)
         state.note_counted(local)
 
         evaluated = dict.fromkeys(_METRICS, math.nan)
@@ -177,8 +149,8 @@ class SiteSession:
 
         current = self._resident.stage(now)
         if before != now or not base:  # else evaluation has just put the same tensors
-            tensors = self._enter_stage(before, now, tensors)
-            self._require_announced(request, tensors, current)
+            tensors = enter_stage(self._resident, before, now, tensors)
+            require_announced(request, tensors, current.contract)
             fixed = {key: tensors[key].numpy() for key in current.contract.fixed}
             state.write_fixed(self._plan.stages[now].name, fixed)
             current.put(tensors)
@@ -209,53 +181,6 @@ class SiteSession:
             sent,
         )
 
-    def _assemble(
-        self, state: LocalState, stage: int, local: int, request: Request
-    ) -> tuple[Generation, dict[str, Tensor]]:
-        """Put received, fixed and own tensors together to one whole state."""
-        rule = self._resident.stage(stage).contract
-        if request.fields["fingerprint"] != rule.fingerprint:
-            raise Refusal(Code.FINGERPRINT, "the coordinator sends other tensors")
-        wrong = [
-            spec.key
-            for spec in rule.layout_of(rule.sent)
-            if spec.key not in request.shared
-            or request.shared[spec.key].shape != spec.shape
-            or request.shared[spec.key].dtype.name != spec.dtype
-        ]
-        if wrong or len(request.shared) != len(rule.sent):
-            raise Refusal(Code.FINGERPRINT, f"{len(wrong)} tensors do not fit")
-        tensors = {k: as_tensor(v) for k, v in request.shared.items()}
-        if local:
-            if self._plan.stage_at(local) != stage:
-                raise Refusal(
-                    Code.LOCAL_STATE,
-                    f"local state of round {local} is of another stage",
-                )
-            generation = state.read(local)
-            fixed = state.read_fixed(self._plan.stages[stage].name)
-            tensors |= {k: as_tensor(generation.tensors[k]) for k in rule.local}
-            tensors |= {k: as_tensor(fixed[k]) for k in rule.fixed}
-        else:
-            generation = Generation(0, "", {}, {})
-            initial = self._resident.initial(stage)
-            tensors |= {key: initial[key] for key in (*rule.local, *rule.fixed)}
-        return generation, tensors
-
-    def _enter_stage(
-        self, before: int, now: int, tensors: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Carry a whole state over to the next stage's model."""
-        if before == now:
-            return tensors
-        old = self._resident.stage(before).contract
-        new = self._resident.stage(now).contract
-        initial = self._resident.initial(now)
-        return {
-            **next_shared(tensors, initial, old, new),
-            **next_local(tensors, tensors, initial, old, new),
-        }
-
     def _evaluate(self, stage: int) -> dict[str, float]:
         scores = self._score(stage, (VALIDATION,))
         return self._release(summarise(scores, self._plan.target.unit))
@@ -275,9 +200,9 @@ class SiteSession:
         stage = plan.stage_at(round_)
         state = self._state(str(fields["run"]))
         local = int(fields["local_round"])
-        _, tensors = self._assemble(state, stage, local, request)
+        _, tensors = assemble(self._resident, state, stage, local, request)
         current = self._resident.stage(stage)
-        self._require_announced(request, tensors, current)
+        require_announced(request, tensors, current.contract)
         if role == "last":
             state.note_counted(local)
         current.put(tensors)
@@ -308,23 +233,6 @@ class SiteSession:
             },
         )
 
-    def _require_announced(
-        self, request: Request, tensors: Mapping[str, Tensor], current: StageModel
-    ) -> None:
-        """Refuse shared tensors that are not the ones the coordinator means.
-
-        Checked where both ends have computed them, at the start of a stage, and before
-        a model is kept. In between, Flower's objects carry their own content hash.
-        """
-        if request.fields["shared_hash"] != tensor_hash(
-            tensors, current.contract.shared
-        ):
-            raise Refusal(
-                Code.SHARED_HASH,
-                f"shared tensors for round {request.fields['round']} are not the "
-                "announced ones",
-            )
-
     def _release(self, metrics: Mapping[str, float]) -> dict[str, float]:
         return {k: self._policy.release_metric(v) for k, v in metrics.items()}
 
@@ -341,8 +249,5 @@ def _is_finite(array: np.ndarray) -> bool:
     flat = array.ravel(order="K")  # of weights in channels-last: no copy
     return math.isfinite(np.dot(flat, flat))
 
-
-_WRITTEN = 8
-"""Times the model's size: three generations with an optimiser's moments; a model."""
 
 _METRICS = ("roc_auc", "average_precision", "validation_loss")

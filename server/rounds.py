@@ -30,10 +30,11 @@ from common.records import Request, Value
 from common.sharing import contract
 from server.aggregation import average
 from server.checkpoints import Checkpoints, RunState
+from server.closing import close
 from server.conversation import OFFLINE, ask
 from server.deadlines import round_deadline
 from server.participation import RunFailed, greet, require_quorum
-from server.replies import Metrics, judge, ledger_entries, metrics_of
+from server.replies import Metrics, judge, ledger_entries
 from server.selection import select_round
 
 
@@ -292,41 +293,10 @@ class Federation:
         chosen: RunState,
         role: str,
     ) -> dict[str, Metrics]:
-        rule = self._contracts[self._plan.stage_at(chosen.round)]
-        shared = {key: chosen.shared[key] for key in rule.sent}
-        requests = {}
-        for site, node in nodes.items():
-            fields: dict[str, Value] = {
-                "plan": self._plan.hash,
-                "run": state.run,
-                "round": chosen.round,
-                "local_round": state.local_rounds[chosen.round][site],
-                "role": role,
-                "shared_hash": chosen.shared_hash,
-                "fingerprint": rule.fingerprint,
-            }
-            requests[node] = Request("close", fields, shared)
         number = self._plan.stage_at(chosen.round)
-        limit = self._limit(number, state.ledger)
+        rule, limit = self._contracts[number], self._limit(number, state.ledger)
         gone = _offline(state.ledger)
-        answers = ask(grid, requests, role, limit, [nodes[site] for site in gone])
-        # Who was away when the last round counted gets no model; anybody else must.
-        lost = [
-            f"{site}: {answers[node].reason}"
-            for site, node in nodes.items()
-            if answers[node].fields is None and site not in gone
-        ]
-        if lost:
-            raise RunFailed(
-                f"closing ({role} round {chosen.round}) failed at "
-                + "; ".join(lost)
-                + ". Mend the sites, then resume."
-            )
-        return {
-            site: metrics_of(answered)
-            for site, node in nodes.items()
-            if (answered := answers[node].fields) is not None
-        }
+        return close(grid, self._plan, rule, nodes, state, chosen, role, limit, gone)
 
 
 def _offline(ledger: list[dict[str, Any]]) -> list[str]:

@@ -43,7 +43,7 @@ PHASES = {
     "checkpoint_record": Phase("server.checkpoints", "write_atomic", 3),
     "local_state": Phase("common.checkpoint", "save_file", 5, "state/", half=True),
     "between_stages_at_the_coordinator": Phase("server.rounds", "next_shared", 1),
-    "between_stages_at_a_site": Phase("client.session", "next_local", 2),
+    "between_stages_at_a_site": Phase("client.assembly", "next_local", 2),
     "closing": Phase("client.session", "write_model", 4),
 }
 
