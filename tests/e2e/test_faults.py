@@ -156,6 +156,7 @@ def test_a_database_that_is_locked_for_8_s(
         time.sleep(8)
         connection.execute("ROLLBACK")
     _ends_undisturbed(consortium, "locked", run, tmp_path)
+    assert consortium.processes["superlink"].poll() is None
 
 
 def test_a_local_state_that_is_corrupt_is_told_and_the_rest_goes_on(
