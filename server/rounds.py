@@ -35,6 +35,7 @@ from server.conversation import OFFLINE, ask
 from server.deadlines import round_deadline
 from server.participation import RunFailed, greet, require_quorum
 from server.replies import Metrics, judge, ledger_entries
+from server.room import require_room
 from server.selection import select_round
 
 
@@ -126,6 +127,7 @@ class Federation:
         self._pin_snapshots()
         self._observer.started(state.round, self._plan.rounds, self._plan.roster.sites)
         while state.round < self._plan.rounds:
+            require_room(self._folder, state.shared, len(nodes))
             state = self._play_round(grid, nodes, state)
             self._note(state)
             best = self._select(state)

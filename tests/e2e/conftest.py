@@ -35,8 +35,5 @@ def consortium(
 ) -> Iterator[TestConsortium]:
     """Run coordinator and hospitals; every hospital's images are prepared."""
     with TestConsortium(tmp_path_factory.mktemp("consortium"), archives) as found:
-        found.set_up()
-        for hospital in found.hospitals:
-            found.client(hospital.name, "prepare", "--rows", 64, "--columns", 32)
-            found.start_site(hospital.name)
+        found.open()
         yield found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +51,39 @@ def small_plan(name: str, *, rounds: int = 3, steps: int = 20, **changes: Any) -
 
 
 class TestConsortium(Consortium):
-    """Three small hospitals; verbs run in this process, which saves their imports."""
+    """Small hospitals; verbs run in this process, which saves their imports.
+
+    Parameters
+    ----------
+    folder : of everything
+    archives : of three hospitals; further ones have copies of the same images
+    sites : their names
+    """
 
     __test__ = False
 
-    def __init__(self, folder: Path, archives: Path) -> None:
+    def __init__(
+        self, folder: Path, archives: Path, sites: Sequence[str] = SITES
+    ) -> None:
         hospitals = [
-            Hospital(site, {"importer": "synthetic", "archive": str(archives / site)})
-            for site in SITES
+            Hospital(site, {"importer": "synthetic", "archive": str(archives / name)})
+            for site, name in zip(sites, cycle(SITES), strict=False)
         ]
         super().__init__(folder, folder / "no-plan.json", hospitals)
-        self.wires = {site: Wire(self.door_port) for site in SITES}
+        self.wires = {site: Wire(self.door_port) for site in sites}
 
     def __exit__(self, *error: object) -> None:
         """End processes, then wires."""
         super().__exit__(*error)
         for wire in self.wires.values():
             wire.close()
+
+    def open(self) -> None:
+        """Set up, prepare every hospital's images, and start all."""
+        self.set_up()
+        for hospital in self.hospitals:
+            self.client(hospital.name, "prepare", "--rows", 64, "--columns", 32)
+            self.start_site(hospital.name)
 
     def address_for(self, name: str) -> str:
         """Lead every hospital over a wire of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sqlite3
@@ -210,6 +211,44 @@ def test_a_site_that_pauses_ends_training_within_a_step(
     assert not entry["counted"] and "STOPPED" in entry["reason"]
 
 
+def test_a_late_reply_and_duplicates_change_nothing(
+    consortium: TestConsortium, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import logging\n"
+        "from client.fleet import Fleet\n"
+        "from client.fleet_errors import FleetError, LostMessageError\n"
+        "right, held, trained = Fleet.send, [], 0\n"
+        "def send(self, reply, seconds):\n"
+        "    global trained\n"
+        "    trained += reply.metadata.message_type == 'train.round'\n"
+        "    if trained == 2 and not held:\n"
+        "        held.append(reply)\n"
+        "        raise LostMessageError('held back')\n"
+        "    sent = right(self, reply, seconds)\n"
+        "    for again in [reply, *held]:\n"
+        "        try:\n"
+        "            right(self, again, seconds)\n"
+        "            logging.warning('sent once more')\n"
+        "        except FleetError as error:\n"
+        "            logging.warning('not taken once more: %s', error)\n"
+        "    return sent\n"
+        "Fleet.send = send\n"
+    )
+    consortium.restart_site("north", PYTHONPATH=str(tmp_path))
+    try:
+        run = _begin(consortium, "twice")
+        _ends_undisturbed(consortium, "twice", run, tmp_path / "simulation")
+    finally:
+        consortium.restart_site("north")
+    outcome = json.loads(
+        (consortium.plan.with_suffix("") / "outcome.json").read_bytes()
+    )
+    assert ledger_of(outcome)[2, "north"]["attempts"] == 2
+    said = (consortium.folder / "logs" / "north.log").read_text()
+    assert said.count("once more") > 6
+
+
 def test_a_second_process_of_a_site_is_refused(consortium: TestConsortium) -> None:
     words = consortium._client_words("north")
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
@@ -243,28 +282,51 @@ def test_a_disk_that_is_full_is_noticed_before_the_round(
     consortium.stop("lakeside")
     aside = tmp_path / "aside"
     shutil.move(state, aside)
-    state.mkdir()
     try:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(state)],
-            capture_output=True,
-        )
-        if mounted.returncode:
-            pytest.skip("a small disk needs the right to mount one")
-        consortium.start_site("lakeside")
-        consortium.adopt(small_plan("full", steps=STEPS))
-        free = shutil.disk_usage(state).free
-        (state / "filler").write_bytes(bytes(free - 100_000))
-        outcome = consortium.outcome(consortium.start_run(), PATIENCE)
+        with _small_disk(state):
+            consortium.start_site("lakeside")
+            consortium.adopt(small_plan("full", steps=STEPS))
+            free = shutil.disk_usage(state).free
+            (state / "filler").write_bytes(bytes(free - 100_000))
+            outcome = consortium.outcome(consortium.start_run(), PATIENCE)
+            consortium.stop("lakeside")
         assert outcome["status"] == "failed"
         assert "lakeside: DISK" in outcome["reason"]
     finally:
-        if (process := consortium.processes.pop("lakeside", None)) is not None:
-            process.terminate()
-            process.wait(30)
-        subprocess.run(["umount", str(state)], capture_output=True)
         shutil.rmtree(state, ignore_errors=True)
         shutil.move(aside, state)
+
+
+def test_a_coordinators_disk_that_is_full_stops_the_run_until_there_is_room(
+    consortium: TestConsortium, tmp_path: Path
+) -> None:
+    plan = small_plan("crowded", steps=STEPS)
+    consortium.adopt(plan)
+    folder = consortium.plan.with_suffix("")
+    with _small_disk(folder):
+        filler = folder / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(folder).free - 200_000))
+        outcome = consortium.outcome(consortium.start_run(), PATIENCE)
+        assert outcome["status"] == "failed"
+        assert "disk is too full" in outcome["reason"]
+        filler.unlink()
+        _ends_undisturbed(consortium, "crowded", consortium.start_run(), tmp_path)
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[None]:
+    """Put a disk of 2 MB at a folder; what is on it is lost at the end."""
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
