@@ -17,6 +17,8 @@ from client.commands.start import policy_file
 from client.data.manifest import SLUG
 from client.health import PAUSED_FILE
 from client.policy import PolicyError, read_policy
+from client.preflight.plan import training
+from client.preflight.rehearsed import rehearse_apart
 from client.site import SiteError, settings_file
 from common.atomic import write_atomic
 from common.keys import make_key, public_text, read_key
@@ -26,7 +28,7 @@ from common.progress import View
 from common.records import Refusal
 
 _PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="the plan's JSON file")]
-_Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
+_Yes = Annotated[bool, typer.Option("--yes", help="do not ask, nor try what it takes")]
 
 
 def init(context: typer.Context) -> None:
@@ -93,6 +95,9 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
             )
             view.say("\n".join(list(changes)[3:]))
         if not yes:
+            view.say("What it takes here, from one step of training:")
+            found = rehearse_apart(context.obj.words, plan)
+            view.say(f"  {training(wanted, found).said}")
             typer.confirm("Approve this plan?", abort=True)
         record_approval(site.state_folder, wanted)
         view.say(f"Approved: {wanted.hash}")

@@ -16,6 +16,7 @@ from contextlib import (
 )
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -30,6 +31,7 @@ from client.site import Coordinator, Site, SiteError
 from client.supervisor import supervise
 from common.audit import FOLDER, open_log
 from common.keys import read_key
+from common.plan import read_plan
 from common.progress import View
 
 POLICY_FILE = "policy.yaml"
@@ -85,12 +87,15 @@ def run_worker(context: typer.Context) -> None:
     worker.run_worker(site, policy_file(context.obj))
 
 
-def run_rehearsal(context: typer.Context) -> None:
-    """Take one training step and tell what it took; the preflight starts this."""
+def run_rehearsal(
+    context: typer.Context, plan: Annotated[Path | None, typer.Option()] = None
+) -> None:
+    """Take one training step and tell what it took; preflight and approval start it."""
     from client.preflight.rehearsal import rehearse  # imports torch
 
     site = settings_of(context)
-    typer.echo(rehearse(site, last_approved(site.state_folder)).to_json())
+    chosen = last_approved(site.state_folder) if plan is None else read_plan(plan)
+    typer.echo(rehearse(site, chosen).to_json())
 
 
 def policy_file(chosen: Chosen) -> Path:

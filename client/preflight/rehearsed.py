@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 _LONGEST = 3600.0
 _VALIDATION = 1 / 3
@@ -95,14 +96,16 @@ class Rehearsed:
         return seconds
 
 
-def rehearse_apart(words: Sequence[str]) -> Rehearsed:
+def rehearse_apart(words: Sequence[str], plan: Path | None = None) -> Rehearsed:
     """Let a process of its own take the step.
 
     Parameters
     ----------
     words : of the command line that choose the site
+    plan : file of the plan; None = the one that was approved last
     """
     command = [sys.executable, "-m", "client.cli", *words, "run-rehearsal"]
+    command += [] if plan is None else ["--plan", str(plan)]
     try:
         done = subprocess.run(
             command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_LONGEST

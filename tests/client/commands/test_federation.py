@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
 from client.approval import last_approved
 from client.health import PAUSED_FILE
 from client.site import read_site
+from common.models import build_model
 from common.plan import Plan, plan_to_json
+from common.sharing import contract
 from tests.support.hospitals import small_plan
 from tests.support.mammo_client import client, command, make_hospital
 
@@ -98,6 +101,16 @@ def test_a_plan_is_approved_by_a_person_who_says_yes(hospital: Path) -> None:
     code, said = client(hospital, "approve", file, typed="y\n")
     assert code == 0 and f"Approved: {PLAN.hash}" in said
     assert approved(hospital) == PLAN
+
+
+def test_who_decides_is_told_what_it_takes(hospital: Path) -> None:
+    said = client(hospital, "approve", written(hospital, PLAN), typed="n\n")[1]
+    assert "s per image; 3 rounds take this site not known before images" in said
+    (stage,) = PLAN.stages
+    rule = contract(build_model(stage.model, PLAN.seed), stage)
+    sent = sum(4 * prod(spec.shape) for spec in rule.layout_of(rule.sent))
+    messages = 2 * PLAN.rounds + 2  # back and forth in each round, two at the end
+    assert f"and move {messages * sent / 1e6:.1f} MB" in said
 
 
 def test_yes_spares_the_question_but_not_the_words(hospital: Path) -> None:
