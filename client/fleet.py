@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,7 +97,7 @@ class Fleet:
     address : host and port of the coordinator's public door
     root_certificates : file, PEM; only these authorities are trusted
     private_key : file of the site's key, OpenSSH format, NIST curve, no passphrase
-    alive : called before each request, which takes half a minute at most
+    asking : entered for each request
     certificate : as of `client.fleet_connection.connect`
     """
 
@@ -106,10 +106,10 @@ class Fleet:
         address: str,
         root_certificates: Path,
         private_key: Path,
-        alive: Callable[[], None] = lambda: None,
+        asking: Callable[[], AbstractContextManager[None]] = nullcontext,
         certificate: Callable[[float], None] = lambda ends: None,
     ) -> None:
-        self._alive = alive
+        self._asking = asking
         connection = connect(address, root_certificates, private_key, certificate)
         self._client, self._public = connection.client, connection.public_key
         self._node = Node()
@@ -308,9 +308,9 @@ class Fleet:
 
     def _call(self, method: Callable[[Any], _T], request: Any) -> _T:
         """Ask once; what goes wrong becomes one of our errors."""
-        self._alive()
         try:
-            return method(request)
+            with self._asking():
+                return method(request)
         except (httpx.HTTPError, ssl.SSLError, ValueError) as error:
             raise translated(error) from None
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from client.node_status import read_status
+from client.node_status import read_status, silence
 from client.supervisor import SILENT_SECONDS
 from common.lock import is_held
 
@@ -32,7 +32,7 @@ def obstacle(state: Path) -> str | None:
     status = read_status(state)
     if not _lives(status.get("pid")):
         return "the node does not run"
-    if not _since(status.get("alive")) < SILENT_SECONDS:
+    if not silence(status) < SILENT_SECONDS:
         return "the node is silent"
     if not status.get("online"):
         return "the node is not connected to the coordinator"

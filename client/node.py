@@ -30,7 +30,7 @@ from client.fleet_errors import (
     StillOnlineError,
 )
 from client.link import WorkerGoneError, ask_worker
-from client.node_status import NodeStatus
+from client.node_status import HEARTBEAT_THREAD, NodeStatus
 from common.records import MESSAGE_TYPES, Code, Refusal, Reply, Request
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,9 @@ class Node:
         self._trail.started()
         try:
             self._insist(self._join)
-            beats = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-            beats.start()
+            threading.Thread(
+                target=self._beat, name=HEARTBEAT_THREAD, daemon=True
+            ).start()
             while not self._stop.is_set():
                 waiting = self._next()
                 if waiting is None:
@@ -146,6 +147,7 @@ class Node:
         """Tell that we are here; a beat that fails is followed by another soon."""
         pause = 0.0
         while not self._stop.wait(pause):
+            self._status.tick()
             try:
                 self._fleet.heartbeat()
                 self._status.beat()
@@ -153,6 +155,7 @@ class Node:
             except FleetError as error:
                 self._status.trouble(str(error))
                 pause = 2.0
+            self._status.tick(pause)
 
     def _handle(self, waiting: Waiting) -> None:
         """Answer one message; a run that ends meanwhile takes its message with it."""
@@ -249,7 +252,7 @@ class Node:
                 self._status.trouble(str(error))
                 if isinstance(error, KeyRefusedError | StillOnlineError) or tries < 3:
                     log.warning("%s; trying again in %g s", error, pause)
-                self._status.tick()
+                self._status.tick(pause)
                 if self._stop.wait(pause):
                     raise Stopping from error
 

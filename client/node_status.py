@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.atomic import write_atomic
 
 STATUS_FILE = "node.json"
+HEARTBEAT_THREAD = "heartbeat"
+
+REQUEST_SECONDS = 60.0
+"""How long a request may take: Flower waits 30 s for each step of it."""
+
 _SECONDS = 1.0
 
 
@@ -33,7 +41,7 @@ class NodeStatus:
             "node_id": int(before.get("node_id", 0)),
             "online": False,
             "doing": "starting",
-            "alive": time.time(),
+            "threads": {"node": [time.time(), 0.0]},
             "heartbeat": before.get("heartbeat"),
             "contact": before.get("contact"),
             "last_answer": before.get("last_answer"),
@@ -64,12 +72,30 @@ class NodeStatus:
 
     def contact(self) -> None:
         """Note that the coordinator answered."""
-        now = time.time()
-        self._change(contact=now, alive=now)
+        self._change(contact=time.time())
+        self.tick()
 
-    def tick(self) -> None:
-        """Note that the node's main thread is alive."""
-        self._change(alive=time.time())
+    def tick(self, lease: float = 0.0) -> None:
+        """Note that this thread is alive: the one that beats, or the node's others.
+
+        Parameters
+        ----------
+        lease : seconds for which it may now be silent: it waits, or asks and is not
+            answered
+        """
+        beats = threading.current_thread().name == HEARTBEAT_THREAD
+        alive = [time.time(), lease]
+        with self._lock:
+            self._facts["threads"]["heartbeat" if beats else "node"] = alive
+        self._change(now=lease > _SECONDS)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Note that a request is under way, and that it was answered."""
+        self.tick(REQUEST_SECONDS)
+        yield
+        if threading.current_thread() is threading.main_thread():
+            self.tick()  # other threads may still ask
 
     def trouble(self, what: str) -> None:
         """Note what does not work at the moment; holds no value of a message."""
@@ -81,7 +107,7 @@ class NodeStatus:
 
     def working(self, kind: str) -> None:
         """Note which message is being answered."""
-        self._change(now=True, doing=kind, alive=time.time())
+        self._change(now=True, doing=kind)
 
     def answered(self, kind: str, well: bool) -> None:
         """Note an answer that arrived at the coordinator."""
@@ -90,7 +116,8 @@ class NodeStatus:
 
     def idle(self) -> None:
         """Note that nothing is being answered."""
-        self._change(now=True, doing="waiting", alive=time.time())
+        self._change(now=True, doing="waiting")
+        self.tick()
 
     def _change(self, *, now: bool = False, **facts: Any) -> None:
         with self._lock:
@@ -98,6 +125,24 @@ class NodeStatus:
             if now or time.monotonic() - self._written > _SECONDS:
                 self._written = time.monotonic()
                 write_atomic(self._path, json.dumps(self._facts).encode(), 0o600)
+
+
+def silence(status: Mapping[str, Any]) -> float:
+    """Count the seconds that a node's most silent thread owes a sign of life.
+
+    A clock that was set back makes no old word a recent one.
+
+    Parameters
+    ----------
+    status : as `read_status`
+
+    Returns
+    -------
+    inf where nothing was ever said
+    """
+    threads = status.get("threads") or {"node": [-math.inf, 0.0]}
+    now = time.time()
+    return max(abs(now - float(at)) - float(lease) for at, lease in threads.values())
 
 
 def read_status(state: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Keeps a site's two processes alive: the node and the resident worker.
 
-A process that ended is started again; a node whose main thread is silent, or whose
-heartbeats no longer arrive although it answers, is ended first. The supervisor itself
-holds the site's lock: there is one of each, whatever people start.
+A process that ended is started again; a node of which a thread is silent, the one that
+asks for messages or the one that beats, is ended first. The supervisor itself holds the
+site's lock: there is one of each, whatever people start.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.node_status import read_status
+from client.node_status import read_status, silence
 from common.lock import locked
 
 log = logging.getLogger(__name__)
 
-SILENT_SECONDS = 30.0
+SILENT_SECONDS = 15.0
+"""How long a thread of the node may owe a sign of life."""
+
 _GRACE = 20.0
 """A process that starts imports for some seconds before it can say anything."""
 _LONGEST_PAUSE = 30.0
@@ -123,7 +125,7 @@ def _watch(node: _Child, state: Path) -> None:
     status = read_status(state)
     if node.process is None or status.get("pid") != node.process.pid:
         return
-    silent = time.time() - float(status.get("alive") or 0.0)
+    silent = silence(status)
     if silent > SILENT_SECONDS:
-        log.warning("the node is silent for %.0f s: it is ended", silent)
+        log.warning("a thread of the node is silent for %.0f s: it is ended", silent)
         node.kill()

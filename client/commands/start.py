@@ -68,7 +68,7 @@ def run_node(context: typer.Context) -> None:
         coordinator.address,
         coordinator.certificates,
         coordinator.key,
-        alive=status.tick,
+        asking=status.asking,
         certificate=status.certificate,
     )
     paused = site.state_folder / PAUSED_FILE

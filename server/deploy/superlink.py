@@ -126,11 +126,12 @@ def _serve() -> None:
     # Imported here: who only asks for `superlink_command` needs none of it, and Flower
     # reads the variables above while it is imported.
     from flwr.supercore import sql_mixin
+    from flwr.supercore.constant import SQLITE_PRAGMAS
     from flwr.superlink.cli import flower_superlink
 
-    sql_mixin.SQLITE_PRAGMAS = tuple(
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = tuple(
         (name, str(1000 * LOCK_SECONDS) if name == "busy_timeout" else value)
-        for name, value in sql_mixin.SQLITE_PRAGMAS
+        for name, value in SQLITE_PRAGMAS
     )
     threading.Thread(target=_end_with_helper, name="helper", daemon=True).start()
     flower_superlink()

@@ -64,6 +64,17 @@ def test_a_node_that_is_killed_amid_training(
     _ends_undisturbed(consortium, "node_killed", run, tmp_path)
 
 
+def test_a_node_that_hangs_is_started_anew(
+    consortium: TestConsortium, tmp_path: Path
+) -> None:
+    run = _begin(consortium, "node_hung")
+    consortium.wait_until_training("harbour", 2)
+    hung = consortium.family("harbour")["node"]
+    hung.suspend()
+    consortium.wait_for("the node is another", lambda: not hung.is_running())
+    _ends_undisturbed(consortium, "node_hung", run, tmp_path)
+
+
 def test_a_site_that_is_killed_while_it_closes(
     consortium: TestConsortium, tmp_path: Path
 ) -> None:
