@@ -1,105 +1,16 @@
-"""Who takes part: finding the sites, the handshake, and when too few are left."""
+"""When too few sites are left for a round to count."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from flwr.serverapp import Grid
-
-from common.plan import Plan, Roster
-from common.records import (
-    Request,
-    Value,
-)
-from server.conversation import ask
+from common.plan import Roster
 from server.ledger import absences
-
-log = logging.getLogger(__name__)
-
-GATHER_SECONDS = 120.0
-"""How long a run waits for the sites of its roster to come online."""
-
-HANDSHAKE_SECONDS = 900.0
-"""How long a site may take to open its images and try one training step."""
 
 
 class RunFailed(RuntimeError):  # noqa: N818  an outcome
     """A run that cannot go on; the text says why and what to do."""
-
-
-def greet(
-    grid: Grid, plan: Plan, run: str, fingerprint: str
-) -> tuple[dict[str, int], dict[str, Mapping[str, Value]]]:
-    """Hold round 0: find every site of the roster and compare what both ends hold.
-
-    Returns
-    -------
-    Node id by site, in roster order; and each site's handshake.
-
-    Raises
-    ------
-    RunFailed
-        If a site is absent, refuses, runs another version, holds another plan or
-        builds other tensors; every such site is named with its reason.
-    """
-    request = Request("handshake", {"plan": plan.hash, "run": run})
-    _gather(grid, plan)
-    nodes = sorted(grid.get_node_ids())
-    limit = min(HANDSHAKE_SECONDS, plan.aggregation.round_timeout)
-    answers = ask(grid, dict.fromkeys(nodes, request), "0", limit)
-    names = {node.node_id: node.name for node in grid.get_nodes() if node.name}
-    found: dict[str, int] = {}
-    problems: list[str] = []
-    hellos: dict[str, Mapping[str, Value]] = {}
-    for node in nodes:
-        hello = answers[node].fields
-        site = str(hello["site"]) if hello else names.get(node, f"node {node}")
-        reason = answers[node].reason or _disagreement(hello or {}, plan, fingerprint)
-        if site in found:
-            reason = "two nodes answer for it"
-        if site not in plan.roster.sites and hello:
-            reason = "not on the plan's roster"
-        if reason:
-            problems.append(f"{site}: {reason}")
-        elif hello:
-            found[site], hellos[site] = node, hello
-    named = {line.partition(":")[0] for line in problems}
-    problems += [
-        f"{site}: not connected"
-        for site in plan.roster.sites
-        if site not in found and site not in named
-    ]
-    if problems:
-        raise RunFailed("the handshake failed:\n  " + "\n  ".join(problems))
-    return {site: found[site] for site in plan.roster.sites}, hellos
-
-
-def _gather(grid: Grid, plan: Plan) -> None:
-    """Wait for sites that are not online yet; registered nodes bear a site's name."""
-    deadline = time.monotonic() + GATHER_SECONDS
-    while True:
-        online = {node.name for node in grid.get_nodes()}
-        absent = [site for site in plan.roster.sites if site not in online]
-        # Nodes without names, as Ray's: who they are, only the handshake tells.
-        if not absent or "" in online or time.monotonic() > deadline:
-            return
-        log.info("waiting for %s", ", ".join(absent))
-        time.sleep(2.0)
-
-
-def _disagreement(
-    hello: Mapping[str, Value], plan: Plan, fingerprint: str
-) -> str | None:
-    if hello["version"] != plan.version:
-        return f"runs mammofed {hello['version']}, the plan is for {plan.version}"
-    if hello["plan"] != plan.hash:
-        return "holds another plan"
-    if hello["fingerprint"] != fingerprint:
-        return "builds other tensors, or draws another line between shared and local"
-    return None
 
 
 def require_quorum(

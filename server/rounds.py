@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from server.checkpoints import Checkpoints, RunState
 from server.closing import close
 from server.conversation import OFFLINE, ask
 from server.deadlines import round_deadline
-from server.participation import RunFailed, greet, require_quorum
+from server.greeting import Hello, greet
+from server.participation import RunFailed, require_quorum
 from server.replies import Metrics, judge, ledger_entries
 from server.room import require_room
 from server.selection import select_round
@@ -86,7 +87,8 @@ class Federation:
         self._observer = observer
         self._note = note
         self._own_machines = own_machines
-        self._hellos: Mapping[str, Mapping[str, Value]] = {}
+        self._hellos: Mapping[str, Hello] = {}
+        self._away: Collection[str] = ()
         self._ledger: list[dict[str, Any]] = []
         self._checkpoints = Checkpoints(folder / "checkpoints", plan.hash)
         self._contracts = [
@@ -123,8 +125,11 @@ class Federation:
         state = self._checkpoints.newest() or self._begin()
         fingerprint = federation_fingerprint(self._contracts)
         self._ledger = state.ledger
-        nodes, self._hellos = greet(grid, self._plan, state.run, fingerprint)
-        self._pin_snapshots()
+        file = self._folder / "handshake.json"
+        begun = state.round > 0
+        greeting = greet(grid, self._plan, state.run, fingerprint, file, begun=begun)
+        nodes, self._hellos = greeting.nodes, greeting.hellos
+        self._away = greeting.absent
         self._observer.started(state.round, self._plan.rounds, self._plan.roster.sites)
         while state.round < self._plan.rounds:
             require_room(self._folder, state.shared, len(nodes))
@@ -138,24 +143,6 @@ class Federation:
                 state.history.get(state.round - 1, {}),
             )
         return self._finish(grid, nodes, state)
-
-    def _pin_snapshots(self) -> None:
-        """Hold every site to the prepared images of its first handshake."""
-        path = self._folder / "handshake.json"
-        if not path.is_file():
-            write_atomic(path, json.dumps(self._hellos, indent=2).encode())
-            return
-        first = json.loads(path.read_bytes())
-        changed = [
-            site
-            for site, hello in self._hellos.items()
-            if hello["snapshot"] != first[site]["snapshot"]
-        ]
-        if changed:
-            raise RunFailed(
-                f"the prepared images of {', '.join(changed)} are not those that this "
-                "run began with. Restore them, or start a new run in another folder."
-            )
 
     def _begin(self) -> RunState:
         initial = initial_tensors(
@@ -189,7 +176,7 @@ class Federation:
             for site, node in nodes.items()
         }
         limit = self._limit(number, state.ledger)
-        given_up = [nodes[site] for site in _offline(state.ledger)]
+        given_up = [nodes[site] for site in self._missing(state)]
         answers = ask(grid, requests, str(round_), limit, given_up)
         by_site = {site: answers[node] for site, node in nodes.items()}
 
@@ -198,7 +185,7 @@ class Federation:
             *state.ledger,
             *ledger_entries(judged, self._plan, rule, round_, self._hellos),
         ]
-        self._ledger = ledger
+        self._ledger, self._away = ledger, ()
         opens = number > 0 and round_ == self._plan.first_round(number)
         require_quorum(
             self._plan.roster, judged.counted, ledger, round_, everyone=opens
@@ -297,15 +284,15 @@ class Federation:
     ) -> dict[str, Metrics]:
         number = self._plan.stage_at(chosen.round)
         rule, limit = self._contracts[number], self._limit(number, state.ledger)
-        gone = _offline(state.ledger)
+        gone = self._missing(state)
         return close(grid, self._plan, rule, nodes, state, chosen, role, limit, gone)
 
-
-def _offline(ledger: list[dict[str, Any]]) -> list[str]:
-    """Name the sites that were offline in the last round."""
-    last = max((entry["round"] for entry in ledger), default=0)
-    return [
-        entry["site"]
-        for entry in ledger
-        if entry["round"] == last and entry["reason"] == OFFLINE
-    ]
+    def _missing(self, state: RunState) -> list[str]:
+        """Name the sites that nobody waits for: they were away when last seen."""
+        last = max((entry["round"] for entry in state.ledger), default=0)
+        offline = [
+            entry["site"]
+            for entry in state.ledger
+            if entry["round"] == last and entry["reason"] == OFFLINE
+        ]
+        return sorted({*offline, *self._away})
