@@ -7,6 +7,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -121,10 +122,24 @@ def _told(runs: Mapping[str, Sequence[Finished]], page: Path) -> str:
     outcomes = [run.outcome for of in runs.values() for run in of]
     states = sorted({str(outcome["status"]) for outcome in outcomes})
     seconds = [one for outcome in outcomes for one in outcome["seconds"].values()]
+    beside = [one for outcome in outcomes for one in beside_training(outcome)]
     return (
         f"{', '.join(states)}: {len(seconds)} rounds, "
-        f"{statistics.median(seconds):.1f} s per round, report {page}"
+        f"{statistics.median(seconds):.1f} s per round, of them "
+        f"{statistics.median(beside):.1f} s not training, report {page}"
     )
+
+
+def beside_training(outcome: Mapping[str, Any]) -> list[float]:
+    """Return the seconds of each round in which its slowest site was not training."""
+    training: dict[int, float] = {}
+    for entry in outcome["ledger"]:
+        took = float(entry["step_seconds"] or 0.0)
+        training[entry["round"]] = max(took, training.get(entry["round"], 0.0))
+    return [
+        float(took) - training[int(round_)]
+        for round_, took in outcome["seconds"].items()
+    ]
 
 
 def finish(laboratory: Laboratory, runs: dict[str, list[Finished]]) -> None:

@@ -18,7 +18,7 @@ from client.evaluation import score_images
 from client.model_folder import preprocessing_of, read_model_folder
 from common.plan import read_plan
 from common.report.schema import check_report
-from simulations.run import main
+from simulations.run import beside_training, main
 from tests.support.commands import small
 
 SITES = ("north", "lakeside")
@@ -334,3 +334,10 @@ def _cpu():  # type: ignore[no-untyped-def]
     import torch
 
     return torch.device("cpu")
+
+
+def test_what_is_not_training_is_a_round_less_its_slowest_site() -> None:
+    rows = [(1, 2.0), (1, 3.5), (2, 1.0), (2, None)]
+    ledger = [{"round": round_, "step_seconds": took} for round_, took in rows]
+    outcome = {"seconds": {"1": 5.0, "2": 1.5}, "ledger": ledger}
+    assert beside_training(outcome) == [1.5, 0.5]
