@@ -108,6 +108,7 @@ def greet(
 def _nodes_of(grid: Grid, plan: Plan) -> dict[int, str]:
     """Wait for the sites of the roster, and return the names of the nodes to ask.
 
+    Flower lists the nodes that are online.
     A registered node bears its site's name, and one that is not on the roster is none
     of this run's. Where nodes have no names, as Ray's, only the handshake tells.
     """
@@ -119,11 +120,9 @@ def _nodes_of(grid: Grid, plan: Plan) -> dict[int, str]:
             break
         log.info("waiting for %s", ", ".join(absent))
         time.sleep(2.0)
-    online = sorted(grid.get_node_ids())
+    # One that goes offline from here on comes back while it is asked, or is named.
     wanted = {"", *plan.roster.sites}
-    return {
-        node: names.get(node, "") for node in online if names.get(node, "") in wanted
-    }
+    return {node: name for node, name in sorted(names.items()) if name in wanted}
 
 
 def _may_miss(site: str, found: Collection[str], plan: Plan) -> bool:
