@@ -52,10 +52,6 @@ def run_deployed(
     """
     if any(set(own) != {site} for site, own in populations.items()):
         raise PlanError("backend=deployed runs hospitals; pooled is no arm of theirs")
-    if machine.start_file is not None:
-        raise PlanError(
-            "backend=deployed starts from the plan alone: start.kind=random"
-        )
     # Absolute, and named so that the run's folder is that of the other backends.
     plan_file = folder.resolve() / "coordinator.json"
     plan_file.parent.mkdir(parents=True, exist_ok=True)
