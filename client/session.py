@@ -75,7 +75,7 @@ class SiteSession:
     ) -> None:
         self._site = site
         self._plan = plan
-        self._resident = resident
+        self._resident = resident.at_site(dataset)
         self._dataset = dataset
         self._folders = folders
         self._policy = policy
@@ -135,7 +135,7 @@ class SiteSession:
                 "preprocessing": self._dataset.recipe,
                 "fingerprint": federation_fingerprint(
                     [
-                        self._resident.stage(i).contract
+                        self._resident.plain.stage(i).contract
                         for i in range(len(self._plan.stages))
                     ]
                 ),
@@ -150,7 +150,7 @@ class SiteSession:
     def _time_one_step(self) -> float:
         """Take one step on zeros: a plan that cannot run fails before round 1."""
         stage = self._plan.stages[0]
-        model = self._resident.stage(0).model
+        model = self._resident.plain.stage(0).model
         pixels = self._plan.preprocessing
         size = (2, stage.model.channels, pixels.rows, pixels.columns)
         began = time.perf_counter()
@@ -234,7 +234,7 @@ class SiteSession:
                 )
             generation = state.read(local)
             fixed = state.read_fixed(self._plan.stages[stage].name)
-            tensors |= {k: as_tensor(generation.tensors[k]) for k in rule.local}
+            tensors |= {k: as_tensor(v) for k, v in generation.only(rule.local)}
             tensors |= {k: as_tensor(fixed[k]) for k in rule.fixed}
         else:
             generation = Generation(0, "", {}, {})
