@@ -124,3 +124,12 @@ def small_plan(
 def populations(plan: Plan) -> dict[str, dict[str, MemorySnapshot]]:
     size = (plan.preprocessing.rows, plan.preprocessing.columns)
     return {site: {site: MemorySnapshot(site, size=size)} for site in plan.roster.sites}
+
+
+def two_vendors_and_one() -> dict[str, dict[str, MemorySnapshot]]:
+    """Make two sites: alpha has images of ge and hologic, beta of siemens."""
+    vendors = {"alpha": ("ge", "hologic"), "beta": ("siemens",)}
+    return {
+        site: {site: MemorySnapshot(site, vendors=names)}
+        for site, names in vendors.items()
+    }
