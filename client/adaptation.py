@@ -19,7 +19,8 @@ def reestimate_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Parameters
     ----------
-    model : BatchNorm layers with running statistics; anything else stays as it is
+    model : BatchNorm layers with running statistics; anything else stays as it is, and
+        so does a layer that no batch goes through. Each counts the images it sees
     batches : images [batch, channel, row, column]; each of at least two
 
     Returns
@@ -28,18 +29,25 @@ def reestimate_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
+    seen = dict.fromkeys(layers, 0)
+
+    def weigh(layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+        if not seen[layer]:
+            layer.reset_running_stats()
+        seen[layer] += len(inputs[0])
+        layer.momentum = len(inputs[0]) / seen[layer]
+
     model.eval()
     for layer in layers:
-        layer.reset_running_stats()
         layer.train()
-    seen = 0
+    hooks = [layer.register_forward_pre_hook(weigh) for layer in layers]
+    total = 0
     with torch.no_grad():
         for images in batches:
-            seen += len(images)
-            for layer in layers:
-                layer.momentum = len(images) / seen
             model(images)
-    for layer, momentum in zip(layers, momenta, strict=True):
+            total += len(images)
+    for layer, momentum, hook in zip(layers, momenta, hooks, strict=True):
         layer.momentum = momentum
+        hook.remove()
     model.eval()
-    return seen
+    return total

@@ -50,7 +50,7 @@ def assemble(
             )
         generation = state.read(local)
         fixed = state.read_fixed(resident.plan.stages[stage].name)
-        tensors |= {key: as_tensor(generation.tensors[key]) for key in rule.local}
+        tensors |= {key: as_tensor(one) for key, one in generation.only(rule.local)}
         tensors |= {key: as_tensor(fixed[key]) for key in rule.fixed}
     else:
         generation = Generation(0, "", {}, {})

@@ -83,6 +83,7 @@ def write_model(
         unit=plan.target.unit,
         synthetic=synthetic,
         snapshot=snapshot,
+        norm_domains=dict(current.domains.of) if current.domains else {},
     )
     tensors = current.look(current.model.state_dict())
     return write_model_folder(folder / plan.id / str(round_), tensors, info, plan)

@@ -23,15 +23,19 @@ def predict(
     """Compute float64 probabilities [image] in evaluation mode.
 
     Always in float32, whatever training used: a finished model gives the same scores
-    wherever it is loaded.
+    wherever it is loaded. Images that need different norms are scored apart.
     """
     model.eval()
-    scores = []
+    scores = np.empty(len(indices))
+    places = [
+        place for mine in loader.apart(indices) for place in in_order(mine, batch_size)
+    ]
+    batches = loader.batches([indices[place] for place in places])
     with torch.no_grad():
-        for images, _ in loader.batches(in_order(indices, batch_size)):
+        for place, (images, _) in zip(places, batches, strict=True):
             logits = model(images)
-            scores.append(torch.sigmoid(logits.squeeze(1).double()).cpu().numpy())
-    return np.concatenate(scores) if scores else np.empty(0)
+            scores[place] = torch.sigmoid(logits.squeeze(1).double()).cpu().numpy()
+    return scores
 
 
 def score_images(

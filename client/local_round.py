@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from client.adaptation import reestimate_statistics
-from client.data.dataset import TRAIN, Loader, SiteDataset, draw_batches, in_order
+from client.data.dataset import (
+    TRAIN,
+    Loader,
+    SiteDataset,
+    draw_batches_apart,
+    in_order,
+)
 from client.objectives import build_objective
 from client.resident import Resident
 from client.training import (
@@ -28,7 +34,14 @@ from common.sharing import set_trainable
 def loader_of(resident: Resident, dataset: SiteDataset, stage: int) -> Loader:
     """Build the loader that scales images as a stage's model expects them."""
     spec = resident.plan.stages[stage].model
-    return Loader(dataset, resident.device, spec.mean, spec.scale, spec.channels)
+    return Loader(
+        dataset,
+        resident.device,
+        spec.mean,
+        spec.scale,
+        spec.channels,
+        resident.stage(stage).domains,
+    )
 
 
 def class_counts(dataset: SiteDataset) -> tuple[int, int]:
@@ -74,8 +87,13 @@ def train_round(
     stage, current = plan.stages[stage_number], resident.stage(stage_number)
     model, loader = current.model, loader_of(resident, dataset, stage_number)
     if stage.norm_mode == "reestimate":
-        rows = in_order(dataset.select(TRAIN, labelled=False), stage.work.batch_size)
-        reestimate_statistics(model, (images for images, _ in loader.batches(rows)))
+        rows = dataset.select(TRAIN, labelled=False)
+        batches = [
+            batch
+            for mine in loader.apart(rows)
+            for batch in in_order(rows[mine], stage.work.batch_size)
+        ]
+        reestimate_statistics(model, (images for images, _ in loader.batches(batches)))
         return Trained(math.nan, 0, 0.0), {}
 
     def seed(purpose: str) -> int:
@@ -88,7 +106,9 @@ def train_round(
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = build_optimizer(trainable, stage.optimizer)
     restore_optimizer(model, optimizer, moments)
-    batches = draw_batches(dataset.select(TRAIN), stage.work, seed("order"))
+    rows = dataset.select(TRAIN)
+    groups = [rows[mine] for mine in loader.apart(rows)]
+    batches = draw_batches_apart(groups, stage.work, seed("order"))
     done = round_ - plan.first_round(stage_number)
     anchors = set(current.contract.sent) & set(current.contract.trainable)
     trained = train(

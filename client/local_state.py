@@ -47,6 +47,24 @@ class Generation:
     tensors: Tensors
     optimizer: Tensors
 
+    def only(self, names: Collection[str]) -> list[tuple[str, np.ndarray]]:
+        """Return the tensors of a model, by name.
+
+        Raises
+        ------
+        Refusal
+            With ``LOCAL_STATE`` if one is absent: images of a vendor that the site did
+            not have when the run began need norms that nothing has learnt.
+        """
+        if missing := set(names) - self.tensors.keys():
+            raise Refusal(
+                Code.LOCAL_STATE,
+                f"local state of round {self.round} lacks {len(missing)} tensors; if "
+                "the images are of other vendors than when the run began, prepare "
+                "those of then, or start a new run",
+            )
+        return [(name, self.tensors[name]) for name in names]
+
 
 class LocalState:
     """The generations of one site in one run.

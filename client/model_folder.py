@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from client.data.norm_domains import NormDomains
 from common.atomic import write_atomic
 from common.checkpoint import Tensors, read_tensors, write_tensors
 from common.models import build_model
+from common.norm_domains import split_norms, switch_of
 from common.plan import Model, Plan, Preprocessing
 from common.sharing import load_exactly
 
@@ -30,6 +32,8 @@ class ModelInfo:
     role : ``selected`` or ``last``; a round that is both says ``selected``
     snapshot : hash of the images it was trained and tested on; empty where an older
         version did not record it
+    norm_domains : vendor of an image to the vendor whose norms it goes through; empty
+        where all images go through the same
     """
 
     plan: str
@@ -45,6 +49,7 @@ class ModelInfo:
     unit: str
     synthetic: bool
     snapshot: str = ""
+    norm_domains: dict[str, str] = field(default_factory=dict)
 
 
 def write_model_folder(
@@ -75,9 +80,17 @@ def read_model_folder(folder: Path) -> tuple[nn.Module, ModelInfo]:
     info = ModelInfo(**json.loads((folder / _INFO).read_bytes()))
     arrays, _ = read_tensors(folder / _TENSORS)
     model = build_model(TypeAdapter(Model).validate_python(info.model), seed=0)
+    if vendors := _vendors(info):
+        split_norms(model, set(vendors.values()))
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     load_exactly(model, tensors, set(model.state_dict()))
     return model.eval(), info
+
+
+def norm_domains_of(model: nn.Module, info: ModelInfo) -> NormDomains | None:
+    """Return which norms of a loaded model an image goes through; None if all do."""
+    vendors = _vendors(info)
+    return NormDomains(vendors, switch_of(model)) if vendors else None
 
 
 def preprocessing_of(info: ModelInfo) -> Preprocessing:
@@ -85,10 +98,16 @@ def preprocessing_of(info: ModelInfo) -> Preprocessing:
     return TypeAdapter(Preprocessing).validate_python(info.preprocessing)
 
 
+def _vendors(info: ModelInfo) -> dict[str, str]:
+    return TypeAdapter(dict[str, str]).validate_python(info.norm_domains)
+
+
 def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
     data = (
         "SYNTHETIC images; not for use on people" if info.synthetic else "real images"
     )
+    vendors = ", ".join(sorted(set(info.norm_domains.values())))
+    norms = f"apart for images of {vendors}" if vendors else "the same for all images"
     return f"""# Model card: {info.plan}, round {info.round}, site {info.site}
 
 **Not a medical device.** For research only. Trained on {data}.
@@ -100,6 +119,7 @@ def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
 | round | {info.round} ({info.role}) |
 | backbone, head | {info.model["name"]}, {info.model["head"]} |
 | sharing | {info.sharing}: the parts that are local are this site's own |
+| norm layers | {norms} |
 | positive | {plan.target.field} >= {plan.target.at_least}, by {info.unit} |
 | image | {plan.preprocessing.rows} x {plan.preprocessing.columns}, VOI \
 {plan.preprocessing.voi}, crop {plan.preprocessing.crop} |

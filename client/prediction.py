@@ -23,12 +23,18 @@ from torch import nn
 from client.approval import last_approved
 from client.data.cache import Progress
 from client.data.dataset import Loader, SiteDataset, in_order
+from client.data.norm_domains import NormDomains, vendor_names
 from client.data.pseudonyms import stored_secret
 from client.data.site_data import import_site, prepare_site
 from client.data.snapshot import NothingToPrepareError, Snapshot
 from client.data.withdrawn import read_withdrawn, write_withdrawn
 from client.evaluation import predict
-from client.model_folder import ModelInfo, preprocessing_of, read_model_folder
+from client.model_folder import (
+    ModelInfo,
+    norm_domains_of,
+    preprocessing_of,
+    read_model_folder,
+)
 from common.checkpoint import CheckpointError
 from common.contract import tensor_hash
 from common.lock import locked
@@ -52,6 +58,7 @@ class Finished:
     model : on `device`, in evaluation mode
     preprocessing : how images must be prepared for it
     hash : of its tensors, as its model card gives it
+    domains : which of its norms an image goes through; None where all share one
     """
 
     folder: Path
@@ -60,6 +67,17 @@ class Finished:
     info: ModelInfo
     preprocessing: Preprocessing
     hash: str
+    domains: NormDomains | None = None
+
+    def fits(self, rows: pd.DataFrame) -> np.ndarray:
+        """Tell for each manifest row whether the model has norms for it, bool [row].
+
+        It has none of its own for a vendor whose few images at the site went with those
+        of another one.
+        """
+        if self.domains is None:
+            return np.ones(len(rows), dtype=bool)
+        return np.isin(vendor_names(rows), self.domains.learnt)
 
     def threshold(self, site: str) -> float | None:
         """Return the operating point by breast: a site's, else that of its origin."""
@@ -109,13 +127,13 @@ def load_model(folder: Path, device: torch.device) -> Finished:
     info = _info(folder)
     try:
         model, _ = read_model_folder(folder)
-        wanted = preprocessing_of(info)
+        wanted, domains = preprocessing_of(info), norm_domains_of(model, info)
     except (CheckpointError, ValueError, TypeError) as error:
         raise _damaged(folder, error) from None
     state = model.state_dict()
     model.to(device).to(memory_format=torch.channels_last)
     content_hash = tensor_hash(state, state)
-    return Finished(folder, model, device, info, wanted, content_hash)
+    return Finished(folder, model, device, info, wanted, content_hash, domains)
 
 
 def device_of(setting: str, threads: int | None) -> torch.device:
@@ -225,9 +243,9 @@ def prepare_new(
         return None
 
 
-def left_out(manifest: pd.DataFrame, wanted: Preprocessing) -> list[str]:
+def left_out(manifest: pd.DataFrame, finished: Finished) -> list[str]:
     """Tell, kind by kind, which readable images a model is not for."""
-    said = []
+    said, wanted = [], finished.preprocessing
     reads = " and ".join(wanted.modalities)
     usable = manifest[manifest["status"] == "ok"]
     fitting = usable["modality_kind"].isin(wanted.modalities)
@@ -242,26 +260,42 @@ def left_out(manifest: pd.DataFrame, wanted: Preprocessing) -> list[str]:
     again = (usable.loc[fitting, "repeat"].fillna(0) > 0).sum()
     if wanted.repeats == "best" and again:
         said.append(f"{again} files repeat a view: not scored, the model reads one.")
+    strange = usable[fitting.to_numpy() & ~finished.fits(usable)]
+    if len(strange) and finished.domains:
+        learnt = ", ".join(finished.domains.learnt)
+        for vendor, count in zip(
+            *np.unique(vendor_names(strange), return_counts=True), strict=True
+        ):
+            said.append(
+                f"{count} files are of vendor {vendor}: not scored, the model has "
+                f"BatchNorm statistics of {learnt}."
+            )
     return said
 
 
 def score_new(
     finished: Finished, snapshot: Snapshot, progress: Progress
 ) -> pd.DataFrame:
-    """Score every prepared image.
+    """Score every prepared image that the model has norms for.
 
     Returns
     -------
     Manifest rows of the images, and ``score``: float64, a probability.
     """
-    rows = snapshot.rows.assign(
-        target=pd.array([pd.NA] * len(snapshot), "Int8"),
-        source=0,
-        position=np.arange(len(snapshot)),
+    places = np.flatnonzero(finished.fits(snapshot.rows))
+    rows = snapshot.rows.iloc[places].assign(
+        target=pd.array([pd.NA] * len(places), "Int8"), source=0, position=places
     )
     spec = TypeAdapter(Model).validate_python(finished.info.model)
     dataset = SiteDataset({finished.info.site: snapshot}, rows)
-    loader = Loader(dataset, finished.device, spec.mean, spec.scale, spec.channels)
+    loader = Loader(
+        dataset,
+        finished.device,
+        spec.mean,
+        spec.scale,
+        spec.channels,
+        finished.domains,
+    )
     scores = np.empty(len(rows))
     progress(0, len(rows))
     for batch in in_order(np.arange(len(rows)), _BATCH):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from client.allocator import keep_freed_memory
+from client.data.dataset import TRAIN, SiteDataset
+from client.data.norm_domains import NormDomains, assign_domains
 from common.contract import Contract
 from common.models import build_model
 from common.models.start import initial_tensors
+from common.norm_domains import split_norms, switch_of
 from common.plan import Model, Plan
 from common.sharing import assign_parts, contract, load_exactly
 
@@ -36,11 +40,13 @@ class StageModel:
     ----------
     model : shared by every site of the process; whatever it holds is somebody's last
     parts : every tensor's part, the compartment it is stored in
+    domains : which norms an image goes through; None where all share one
     """
 
     model: nn.Module
     contract: Contract
     parts: Mapping[str, str]
+    domains: NormDomains | None = None
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy a site's whole state into the model; constants stay as built."""
@@ -79,31 +85,58 @@ class Resident:
         self.device = device
         self.stopped = stopped
         self._start_file = start_file
-        self._models: dict[Model, nn.Module] = {}
+        self._models: dict[tuple[Model, frozenset[str]], nn.Module] = {}
         self._stages: dict[int, StageModel] = {}
         self._initial: dict[Model, dict[str, Tensor]] = {}
+        self._plain: Resident | None = None
+        self._vendors: dict[str, str] = {}
         self.mixed = (
             plan.precision == "auto"
             and device.type == "cuda"
             and torch.cuda.is_bf16_supported()
         )
 
+    def at_site(self, dataset: SiteDataset) -> Resident:
+        """See the models as a site has them: with norms for each of its vendors.
+
+        That is this resident itself where the plan has no stage with such norms. Sites
+        with the same vendors share a model, as all do without.
+        """
+        if all(stage.norm_domain == "site" for stage in self.plan.stages):
+            return self
+        own = copy.copy(self)  # shares models and initial tensors
+        own._stages, own._plain = {}, self.plain
+        own._vendors = assign_domains(dataset.vendors, dataset.select(TRAIN))
+        return own
+
+    @property
+    def plain(self) -> Resident:
+        """The models as the coordinator has them, without norms for each vendor."""
+        return self._plain or self
+
     def stage(self, number: int) -> StageModel:
         """Return a stage's model, built on first use."""
         if number not in self._stages:
             spec = self.plan.stages[number]
-            if spec.model not in self._models:
+            vendors = self._vendors if spec.norm_domain == "vendor" else {}
+            key = spec.model, frozenset(vendors.values())
+            if key not in self._models:
                 built = build_model(spec.model, self.plan.seed)
+                if vendors:
+                    split_norms(built, set(vendors.values()))
                 built.to(self.device)
-                self._models[spec.model] = built.to(memory_format=torch.channels_last)
-            model = self._models[spec.model]
+                self._models[key] = built.to(memory_format=torch.channels_last)
+            model = self._models[key]
             rule = contract(model, spec)
-            self._stages[number] = StageModel(model, rule, assign_parts(model))
+            domains = NormDomains(vendors, switch_of(model)) if vendors else None
+            self._stages[number] = StageModel(model, rule, assign_parts(model), domains)
         return self._stages[number]
 
     def initial(self, number: int) -> dict[str, Tensor]:
         """Return the tensors that a stage would start from without a past."""
         model = self.plan.stages[number].model
         if model not in self._initial:  # the same for every site that takes its turn
-            self._initial = {model: initial_tensors(self.plan, model, self._start_file)}
-        return self._initial[model]
+            self._initial.clear()
+            self._initial[model] = initial_tensors(self.plan, model, self._start_file)
+        initial, copies = self._initial[model], self.stage(number).contract.copies
+        return initial | {key: initial[source] for key, source in copies.items()}

@@ -73,7 +73,7 @@ class SiteSession:
     ) -> None:
         self._site = site
         self._plan = plan
-        self._resident = resident
+        self._resident = resident.at_site(dataset)
         self._dataset = dataset
         self._folders = folders
         self._policy = policy
@@ -119,14 +119,14 @@ class SiteSession:
                 "preprocessing": self._dataset.recipe,
                 "fingerprint": federation_fingerprint(
                     [
-                        self._resident.stage(i).contract
+                        self._resident.plain.stage(i).contract
                         for i in range(len(self._plan.stages))
                     ]
                 ),
                 "patients": self._policy.release_count(self._patients),
                 "images": self._policy.release_count(images),
                 "positives": self._policy.release_count(class_counts(self._dataset)[1]),
-                "seconds_per_image": time_one_step(self._resident),
+                "seconds_per_image": time_one_step(self._resident.plain),
                 "counts": self._policy.counts,
             },
         )

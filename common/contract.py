@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,8 @@ class Contract:
     trainable : names of the parameters that the local optimiser moves
     layout : every tensor of the state dict, sorted by name
     warnings : what the reader of a report should know about this combination
+    copies : names of norm tensors that a site keeps for each vendor, each to its name
+        in the model without; empty at the coordinator
     """
 
     stage: plan.Stage
@@ -55,6 +57,7 @@ class Contract:
     trainable: tuple[str, ...]
     layout: tuple[TensorSpec, ...]
     warnings: tuple[str, ...]
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shared(self) -> tuple[str, ...]:

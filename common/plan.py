@@ -31,6 +31,7 @@ from common.stages import (
     Slug,
     Stage,
     Work,
+    check_norm_domains,
 )
 from common.vendors import VendorIntent
 
@@ -253,6 +254,7 @@ class Plan:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ValueError("stages must hold at least one stage, each name once")
+        check_norm_domains(self.stages)
         return self
 
     @property

@@ -71,6 +71,8 @@ def _describe_stage(number: int, stage: Stage) -> list[str]:
         f"  stays at the site: {', '.join(stays) or 'nothing'}",
         f"  {_NORM_WORDS[stage.norm_mode]}",
     ]
+    if stage.norm_domain == "vendor":
+        lines.append("  BatchNorm of its own for each vendor among a site's images")
     if stage.trainable:
         lines.append(
             f"  each round: {work.amount} {work.unit} of {work.batch_size} images, "

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from common import plan
 from common.contract import Contract, TensorSpec
+from common.norm_domains import copied_names
 from common.norms import find_norms, running_statistics
 from common.parts import Part
 
@@ -75,9 +76,9 @@ def contract(model: nn.Module, stage: plan.Stage) -> Contract:
     Raises
     ------
     ValueError
-        If a trainable part selects no parameter of the model, or a stage that only
-        re-estimates statistics has none: such a stage would silently do less than
-        the plan says.
+        If a trainable part selects no parameter of the model, a stage that only
+        re-estimates statistics has none, or one with norms for each vendor has no
+        norms: such a stage would silently do less than the plan says.
     """
     parts = assign_parts(model)
     state = model.state_dict()
@@ -103,6 +104,7 @@ def contract(model: nn.Module, stage: plan.Stage) -> Contract:
         trainable=tuple(sorted(trainable)),
         layout=layout(state),
         warnings=_warnings(parts, stage, sends=bool(names["sent"])),
+        copies=copied_names(model),
     )
 
 
@@ -195,6 +197,13 @@ def _check_switches(
         raise ValueError(
             f"stage {stage.name}: norm_mode=reestimate, but {stage.model.name} keeps "
             "no running statistics. Remove the stage or choose a BatchNorm model"
+        )
+    if stage.norm_domain == "vendor" and not {"norm_affine", "norm_stats"} & {
+        *parts.values()
+    }:
+        raise ValueError(
+            f"stage {stage.name}: norm_domain=vendor, but {stage.model.name} has no "
+            "norm layers. Use norm_domain=site or choose a model with some"
         )
 
 

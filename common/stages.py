@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -120,6 +122,8 @@ class Stage:
     trainable : parts that the local optimiser moves; empty with ``reestimate``
     norm_mode : ``batch``, ``frozen`` (running statistics stand still) or
         ``reestimate`` (a label-free pass replaces them)
+    norm_domain : ``vendor`` = a site keeps norm layers for each vendor among its images
+        (Chang et al. 2019); only where neither part of them travels
     """
 
     name: Slug
@@ -131,6 +135,7 @@ class Stage:
         "head",
     )
     norm_mode: Literal["batch", "frozen", "reestimate"] = "batch"
+    norm_domain: Literal["site", "vendor"] = "site"
     task: Literal["malignancy"] = "malignancy"
     model: Model = field(default_factory=Model)
     objective: Objective = field(default_factory=Objective)
@@ -140,7 +145,13 @@ class Stage:
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
-        parse_sharing(self.sharing)
+        if self.norm_domain == "vendor" and shares_norms(self.sharing):
+            raise ValueError(
+                f"stage {self.name}: norm_domain=vendor keeps norm layers for each "
+                f"vendor at the site, but sharing={self.sharing} averages some of "
+                "theirs. Use a sharing with both parts local, such as fedbn_head, or "
+                "norm_domain=site"
+            )
         if (self.norm_mode == "reestimate") != (not self.trainable):
             raise ValueError(
                 f"stage {self.name}: norm_mode=reestimate trains nothing "
@@ -151,3 +162,26 @@ class Stage:
     def sharing_letters(self) -> dict[Part, bool]:
         """Tell for each part whether the server averages it."""
         return parse_sharing(self.sharing)
+
+
+def shares_norms(sharing: str) -> bool:
+    """Tell whether a sharing averages any part of the norm layers."""
+    letters = parse_sharing(sharing)
+    return letters["norm_affine"] or letters["norm_stats"]
+
+
+def check_norm_domains(stages: Sequence[Stage]) -> None:
+    """Refuse to turn the norm layers of several vendors into one again.
+
+    Raises
+    ------
+    ValueError
+        Naming the two stages.
+    """
+    for before, after in pairwise(stages):
+        if (before.norm_domain, after.norm_domain) == ("vendor", "site"):
+            raise ValueError(
+                f"stage {after.name} has norm_domain=site after stage {before.name} "
+                "with norm_domain=vendor: norm layers of several vendors have no rule "
+                "by which they become one. Keep vendor to the end of the run"
+            )

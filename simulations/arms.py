@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from common.plan import Plan, Roster, Stage, Start
+from common.stages import shares_norms
 
 POOLED = "pooled"
 """Name of the one site that holds everybody's images in the pooled arm."""
@@ -67,6 +68,9 @@ def arm_of(name: str) -> Arm:
 def plan_for(name: str, base: Plan, *, seed: int, rate: float | None = None) -> Plan:
     """Derive an arm's plan from the base plan.
 
+    Norm layers for each vendor are for arms that average no part of a norm; the others
+    keep ``norm_domain: site``, or they would not be those arms.
+
     With ``work.unit: steps`` the pooled arm takes as many steps per round as all sites
     of the others together, so every arm sends the same number of images forward and
     backward (where every site has at least one full batch).
@@ -102,7 +106,13 @@ def _stage(stage: Stage, arm: Arm, base: Plan, rate: float | None) -> Stage:
         optimizer = replace(optimizer, learning_rate=rate)
     if arm.proximal:
         optimizer = replace(optimizer, proximal=arm.proximal)
-    return replace(stage, sharing=arm.sharing, work=work, optimizer=optimizer)
+    return replace(
+        stage,
+        sharing=arm.sharing,
+        norm_domain="site" if shares_norms(arm.sharing) else stage.norm_domain,
+        work=work,
+        optimizer=optimizer,
+    )
 
 
 def restatistics_plan(base: Plan, source_hash: str, source: str, seed: int) -> Plan:
@@ -119,6 +129,7 @@ def restatistics_plan(base: Plan, source_hash: str, source: str, seed: int) -> P
         name="local_statistics",
         rounds=1,
         sharing="silobn",
+        norm_domain="site",
         trainable=(),
         norm_mode="reestimate",
     )

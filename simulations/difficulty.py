@@ -106,7 +106,14 @@ def _model_areas(laboratory: Laboratory, run: Finished, extra: Snapshots) -> Per
     device = laboratory.machine.device
     model.to(device)
     areas = {
-        site: score_model(model, snapshot, site, run.plan, "breast", device, ALL)
+        site: score_model(
+            model,
+            build_dataset({site: snapshot}, run.plan, required=()),
+            run.plan,
+            "breast",
+            device,
+            ALL,
+        )
         for site, snapshot in extra.items()
     }
     return {site: area for site, area in areas.items() if area is not None}

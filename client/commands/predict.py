@@ -61,9 +61,9 @@ def predict(
     validation images; of an exam it tells that a breast is above.
 
     Every file is accounted for. Not scored, but counted with the reason, are
-    images of a kind that the model has not learnt, raw images, copies, special
-    views, patients who have withdrawn, and what cannot be read. Exits with 2
-    where nothing can be scored.
+    images of a kind or vendor that the model has not learnt, raw images,
+    copies, special views, patients who have withdrawn, and what cannot be read.
+    Exits with 2 where nothing can be scored.
 
     The table names patients as the hospital does: PatientID, accession number,
     study. Only you can read it (mode 0600), and it stays at the site. Read the
@@ -138,9 +138,9 @@ def _score(
         )
     manifest = read_manifest(lent)
     print_counts(view, counts_of(manifest))
-    for sentence in prediction.left_out(manifest, wanted):
+    for sentence in prediction.left_out(manifest, finished):
         view.say(sentence)
-    if snapshot is None:
+    if snapshot is None or not finished.fits(snapshot.rows).any():
         raise prediction.PredictionError(
             f"Nothing to score: none of {len(manifest)} files is an image that the "
             "model reads. What stands above says why."

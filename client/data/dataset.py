@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,11 +14,13 @@ from torch import Tensor
 from client.data.augmentation import augment
 from client.data.cache import Snapshot
 from client.data.labels import label
+from client.data.norm_domains import NormDomains, vendor_names
 from client.data.on_device import hold, take
 from client.data.snapshot import joint_hash
 from client.data.split import assign_split
 from common.plan import Augmentation, Plan, Work
 from common.records import Code, Refusal
+from common.seeds import derive_seed
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -104,6 +106,11 @@ class SiteDataset:
     def _positions(self) -> np.ndarray:
         return self.rows["position"].to_numpy()
 
+    @cached_property
+    def vendors(self) -> np.ndarray:
+        """The vendor of each image, str [image]."""
+        return vendor_names(self.rows)
+
     def count_patients(self, part: str) -> int:
         """Count the patients with a labelled image in a part."""
         return int(self.rows.iloc[self.select(part)]["patient_key"].nunique())
@@ -184,6 +191,35 @@ def draw_batches(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]
     return batches[:steps]
 
 
+def draw_batches_apart(
+    groups: Sequence[np.ndarray], work: Work, seed: int
+) -> list[np.ndarray]:
+    """Draw the batches of one round where no batch may mix two groups.
+
+    Each group's batches are those that `draw_batches` draws of it alone; whose turn it
+    is is drawn too. An epoch has every batch of every group once; one group gives what
+    `draw_batches` gives.
+
+    Parameters
+    ----------
+    groups : int64 each, the training rows of one group, at least one
+    work, seed : as in `draw_batches`; the number of steps is as the work says
+    """
+    once = replace(work, unit="epochs", amount=1)
+    epoch = np.repeat(
+        np.arange(len(groups)), [len(draw_batches(one, once, seed)) for one in groups]
+    )
+    random = np.random.default_rng(derive_seed(seed, "turns"))
+    steps = work.amount * (len(epoch) if work.unit == "epochs" else 1)
+    epochs = -(-steps // len(epoch))
+    turns = np.concatenate([random.permutation(epoch) for _ in range(epochs)])[:steps]
+    drawn = {}
+    for number, count in zip(*np.unique(turns, return_counts=True), strict=True):
+        asked = replace(work, unit="steps", amount=int(count))
+        drawn[number] = iter(draw_batches(groups[number], asked, seed))
+    return [next(drawn[number]) for number in turns]
+
+
 def in_order(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut row numbers into batches without drawing; the last one may be short."""
     return [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
@@ -197,6 +233,8 @@ class Loader:
     ----------
     mean, scale : the model's input is ``(x - mean) / scale``, x in [0, 1]
     channels : 1, or 3 equal ones
+    domains : of the model that the batches are for, where it keeps norms for each
+        vendor; a batch then holds images with the same norms, see `apart`
     """
 
     dataset: SiteDataset
@@ -204,6 +242,13 @@ class Loader:
     mean: float
     scale: float
     channels: int
+    domains: NormDomains | None = None
+
+    def apart(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Part rows by the norms they go through; positions in ``indices``, int64."""
+        if self.domains is None:
+            return [np.arange(len(indices))]
+        return self.domains.apart(self.dataset.vendors[indices])
 
     def batches(
         self,
@@ -211,9 +256,14 @@ class Loader:
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images [batch, channel, row, column] and targets [batch], float32."""
+        """Yield images [batch, channel, row, column] and targets [batch], float32.
+
+        Before a batch is given out, the model's norms are switched to it.
+        """
         generator = torch.Generator().manual_seed(seed)
         for indices in rows:
+            if self.domains is not None:
+                self.domains.choose(self.dataset.vendors[indices])
             images = self.dataset.images(indices, self.device).unsqueeze(1)
             images = images.div_(65535.0)
             if augmentation is not None:

@@ -11,7 +11,10 @@ stays local        the site's own
 shared -> local    the shared value the site received last
 local -> shared    the initial value: no site's own value may become everybody's
 new head           the initial value
+norms by vendor    those of every vendor: what the rules above give for the site's own
 =================  ====================================================================
+
+From norms by vendor back to one norm there is no rule; a plan with that is refused.
 """
 
 from __future__ import annotations
@@ -80,9 +83,14 @@ def next_local(
     """
     held = {key: local[key] for key in old.local if key in local}
     held |= {key: received[key] for key in old.shared if key in received}
+    must_hold = {*old.local, *old.shared}
+    if not old.copies:
+        sources = {k: one for k, one in new.copies.items() if one in must_hold}
+        must_hold |= sources.keys()
+        held |= {key: held[one] for key, one in sources.items() if one in held}
     return carry_over(
         held,
-        (*old.local, *old.shared),
+        must_hold,
         initial,
         new.local,
         old.stage.model,

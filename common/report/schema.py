@@ -133,6 +133,7 @@ class _CrossSite(_Part):
     rows: list[Name]
     columns: list[Name]
     roc_auc: list[list[Number | None]]
+    notes: list[str] = []
 
     @model_validator(mode="after")
     def _is_a_matrix(self) -> _CrossSite:

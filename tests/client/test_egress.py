@@ -10,11 +10,13 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from common.checkpoint import read_tensors
 from common.models import build_model
+from common.norms import find_norms
 from common.plan import Model, Preprocessing, Work
 from common.records import REPLY_FIELDS
 from simulations.grid import InProcessGrid
-from tests.support.hospitals import small_plan, small_stage
+from tests.support.hospitals import small_plan, small_stage, two_vendors_and_one
 from tests.support.runs import play
 
 BACKBONES = ["resnet18", "resnet50", "densenet121", "efficientnet_b0", "resnet_small"]
@@ -77,6 +79,33 @@ def test_no_batchnorm_and_no_head_tensor_crosses_the_wire(
     assert len(forbidden) > 2
     assert not travelled & forbidden
     assert travelled == {k for k, _ in model.named_parameters()} - forbidden
+
+
+def test_no_tensor_of_any_vendors_norms_crosses_the_wire(tmp_path: Path) -> None:
+    SpyingGrid.seen = []
+    stage = small_stage(rounds=2, norm_domain="vendor")
+    plan = small_plan(stage, sites=("alpha", "beta"))
+    hospitals = two_vendors_and_one()
+    outcome = play(plan, tmp_path, grid_type=SpyingGrid, hospitals=hospitals)
+    assert outcome.status == "complete"
+    travelled = {
+        key
+        for message in SpyingGrid.seen
+        for record in message.content.values()
+        if isinstance(record, ArrayRecord)
+        for key in record
+    }
+    model = build_model(Model("resnet_tiny"), seed=0)
+    assert travelled == {k for k, _ in model.named_parameters()} - local_names(model)
+    (state,) = (tmp_path / "sites/alpha/state").glob("*/*/round-00002.safetensors")
+    norms = {
+        f"{name}.{vendor}.{tensor}"
+        for name, norm in find_norms(model)
+        for vendor in ("ge", "hologic")
+        for tensor in norm.state_dict()
+    }
+    kept = [key.partition("/") for key in read_tensors(state)[0]]
+    assert {key for part, _, key in kept if part.startswith("norm_")} == norms
 
 
 def test_replies_hold_the_allowed_fields_and_nothing_else(tmp_path: Path) -> None:

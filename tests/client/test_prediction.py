@@ -145,17 +145,36 @@ def _manifest(**changes: object) -> pd.DataFrame:
     return manifest_frame(rows)
 
 
-def test_images_that_a_model_is_not_for_are_told_by_kind() -> None:
-    best = Preprocessing(repeats="best")
-    assert left_out(_manifest(), Preprocessing()) == []
+def test_images_that_a_model_is_not_for_are_told_by_kind(tmp_path: Path) -> None:
+    every = load_model(keep_model(tmp_path)[0], CPU)
+    best = replace(every, preprocessing=Preprocessing(repeats="best"))
+    assert left_out(_manifest(), every) == []
     assert left_out(_manifest(), best) == [
         "3 files repeat a view: not scored, the model reads one."
     ]
     film = _manifest(modality_kind="SFM")
     told = "4 files are SFM: not scored, the model reads FFDM and DBT."
-    assert left_out(film, Preprocessing(modalities=("FFDM", "DBT"))) == [told]
+    both = Preprocessing(modalities=("FFDM", "DBT"))
+    assert left_out(film, replace(every, preprocessing=both)) == [told]
     assert len(left_out(film, best)) == 1
     raw = _manifest(status="excluded", reason="X_PROCESSING")
     (told,) = left_out(raw, best)
     assert told.startswith("4 files are raw, for processing")
     assert left_out(_manifest(status="excluded", reason="X_SPOT"), best) == []
+
+
+def test_images_of_a_vendor_without_norms_are_told_by_vendor(tmp_path: Path) -> None:
+    """`ims` was at the site, but its images went with those of `ge`."""
+    vendors = {"ge": "ge", "hologic": "hologic", "ims": "ge"}
+    finished = load_model(keep_model(tmp_path, norm_domains=vendors)[0], CPU)
+    known = pd.concat([_manifest(vendor="ge"), _manifest(vendor="hologic")])
+    assert left_out(known, finished) == []
+    strange = pd.concat([known, _manifest(vendor="ims"), _manifest()])
+    ending = "not scored, the model has BatchNorm statistics of ge, hologic."
+    assert left_out(strange, finished) == [
+        f"4 files are of vendor ims: {ending}",
+        f"4 files are of vendor unknown: {ending}",
+    ]
+    assert finished.fits(strange).tolist() == 8 * [True] + 8 * [False]
+    film = _manifest(vendor="ims", modality_kind="SFM")
+    assert len(left_out(film, finished)) == 1  # told once, as another kind

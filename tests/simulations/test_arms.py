@@ -38,6 +38,14 @@ def test_an_arm_changes_its_sharing_and_nothing_else_of_a_stage(name: str) -> No
     assert plan.hash != base.hash
 
 
+@pytest.mark.parametrize("name", [*TRAINED, "sssl", "slll"])
+def test_norms_by_vendor_are_for_arms_that_average_none(name: str) -> None:
+    base = small_plan(small_stage(norm_domain="vendor"))
+    (stage,) = plan_for(name, base, seed=1).stages
+    local = name in ("local_only", "fedbn", "fedbn_head", "slll")
+    assert stage.norm_domain == ("vendor" if local else "site")
+
+
 def test_a_rate_and_a_seed_reach_the_plan() -> None:
     plan = plan_for("fedavg", small_plan(), seed=7, rate=0.5)
     assert plan.seed == 7
@@ -45,7 +53,8 @@ def test_a_rate_and_a_seed_reach_the_plan() -> None:
 
 
 def test_the_statistics_arm_trains_nothing() -> None:
-    stage = restatistics_plan(small_plan(), "a" * 64, "fedavg", 1).stages[0]
+    base = small_plan(small_stage(norm_domain="vendor"))
+    stage = restatistics_plan(base, "a" * 64, "fedavg", 1).stages[0]
     assert stage.trainable == ()
     assert stage.norm_mode == "reestimate"
     assert stage.rounds == 1

@@ -31,11 +31,16 @@ AUGMENTATION = Augmentation(
 class MemorySnapshot:
     """Stands in for `client.data.snapshot.Snapshot`: the same rows, hash and read.
 
-    A positive breast has a bright square. Each site has its own brightness.
+    A positive breast has a bright square. Each site has its own brightness, and so has
+    each of its vendors, which patients are of in turn.
     """
 
     def __init__(
-        self, site: str, patients: int = 40, size: tuple[int, int] = (ROWS, COLUMNS)
+        self,
+        site: str,
+        patients: int = 40,
+        size: tuple[int, int] = (ROWS, COLUMNS),
+        vendors: tuple[str, ...] = (),
     ) -> None:
         random = np.random.default_rng(int(_key(site)[:8], 16))
         self.hash = _key(f"snapshot {site}")
@@ -51,7 +56,12 @@ class MemorySnapshot:
                 for view in ("CC", "MLO"):
                     if sick:
                         self._pixels[len(rows), 8:16, 4:9] = 60_000
-                    rows.append(_row(site, patient, side, view, sick))
+                    row = _row(site, patient, side, view, sick)
+                    if vendors:
+                        turn = patient % len(vendors)
+                        row["vendor"] = vendors[turn]
+                        self._pixels[len(rows)] //= 1 + turn
+                    rows.append(row)
         self.rows = manifest_frame(rows)
         self.beside = self.rows[:0]
 
@@ -114,3 +124,12 @@ def small_plan(
 def populations(plan: Plan) -> dict[str, dict[str, MemorySnapshot]]:
     size = (plan.preprocessing.rows, plan.preprocessing.columns)
     return {site: {site: MemorySnapshot(site, size=size)} for site in plan.roster.sites}
+
+
+def two_vendors_and_one() -> dict[str, dict[str, MemorySnapshot]]:
+    """Make two sites: alpha has images of ge and hologic, beta of siemens."""
+    vendors = {"alpha": ("ge", "hologic"), "beta": ("siemens",)}
+    return {
+        site: {site: MemorySnapshot(site, vendors=names)}
+        for site, names in vendors.items()
+    }

@@ -8,6 +8,7 @@ from typing import Any
 
 from client.model_folder import ModelInfo, write_model_folder
 from common.models import build_model
+from common.norm_domains import split_norms
 from common.plan import Plan
 from tests.support.hospitals import small_plan
 
@@ -34,6 +35,8 @@ def keep_model(
         synthetic=False,
     )
     model = build_model(plan.stages[0].model, seed=round_)
+    if vendors := changes.get("norm_domains"):
+        split_norms(model, set(vendors.values()))
     tensors = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     content_hash = write_model_folder(folder, tensors, replace(info, **changes), plan)
     return folder, content_hash

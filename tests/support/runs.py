@@ -30,10 +30,12 @@ def play(
     spoil: dict[str, Spoil] | None = None,
     machine: Machine = MACHINE,
     grid_type: type[InProcessGrid] = InProcessGrid,
+    hospitals: Any = None,
 ) -> Outcome:
     """Run a plan over memory hospitals; ``spoil`` changes what a site answers."""
     approve_everywhere(plan, folder)
-    connect = sessions_of(plan, populations(plan), folder, machine, synthetic=True)
+    hospitals = hospitals or populations(plan)
+    connect = sessions_of(plan, hospitals, folder, machine, synthetic=True)
     app = make_client_app(_spoiled(connect, spoil or {}))
     federation = Federation(plan, folder / "coordinator", machine.start_file, Silent())
     return federation.run(grid_type(app, plan.roster.sites))

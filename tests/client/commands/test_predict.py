@@ -242,6 +242,30 @@ def test_other_kinds_are_counted_and_not_scored(hospital: Path) -> None:
     assert "4 files are raw, for processing" in said and "4 X_PROCESSING" in said
 
 
+def test_a_vendor_that_the_model_has_no_norms_for_is_not_scored(
+    hospital: Path,
+) -> None:
+    state = hospital / "data" / "federation"
+    code, _ = predict(hospital)
+    assert code == 0
+    alone = read(hospital / "out.csv")["score"]
+    # An untrained model: each vendor's norms are the same as without vendors.
+    vendors = {vendor: vendor for vendor in ("ge", "hologic")}
+    keep_model(state, norm_domains=vendors)
+    write_exam(hospital / "new", 4, Manufacturer="SIEMENS")
+    write_exam(hospital / "new", 5, Manufacturer="GE MEDICAL SYSTEMS")
+    code, said = predict(hospital, "--force")
+    assert code == 0 and "20 files" in said and "8 breasts of 4 exams" in said
+    assert "4 files are of vendor siemens: not scored, the model has BatchNorm" in said
+    table = read(hospital / "out.csv")
+    assert set(table["exam"]) == {"A1", "A2", "A3", "A5"}
+    assert np.abs(table["score"][:9] - alone).max() < 1e-6
+    keep_model(state, norm_domains={"fuji": "fuji"})
+    code, said = predict(hospital, "--force")
+    assert code == 2 and "12 files are of vendor hologic" in said
+    assert "Nothing to score: none of 20 files" in said and leaves_nothing(hospital)
+
+
 def test_where_nothing_can_be_scored_the_reason_is_told(hospital: Path) -> None:
     synthetic = {"ImageType": ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"]}
     for number in (1, 2, 3):

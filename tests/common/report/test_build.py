@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.report import curves, plots
-from common.report.build import SMOKE_TEST, SYNTHETIC, write_report
+from common.report.build import SMOKE_TEST, SYNTHETIC, render_page, write_report
 from common.report.extras import Extras, History
 from common.report.schema import ReportError
 from common.report.style import arm_styles, to_picture
@@ -221,6 +221,16 @@ def test_cross_site_matrix_prints_its_numbers(make_run):
         for value in row
     ]
     assert texts == expected
+
+
+def test_a_cell_without_a_value_says_why(make_run):
+    run = make_run()
+    report, note = run.report(), "north at south: no value, for a <reason>"
+    report["cross_site"][0]["notes"] = [note]
+    page = render_page(report, run.extras())
+    assert "no value, for a &lt;reason&gt;" in page
+    report["cross_site"][0]["notes"] = []
+    assert "no value" not in render_page(report, run.extras())
 
 
 def test_precision_is_drawn_against_its_chance(make_run):
