@@ -145,6 +145,7 @@ class Stage:
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
+        parse_sharing(self.sharing)
         if self.norm_domain == "vendor" and shares_norms(self.sharing):
             raise ValueError(
                 f"stage {self.name}: norm_domain=vendor keeps norm layers for each "

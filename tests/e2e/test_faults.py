@@ -262,7 +262,7 @@ def test_a_late_reply_and_duplicates_change_nothing(
 
 def test_a_second_process_of_a_site_is_refused(consortium: TestConsortium) -> None:
     words = consortium._client_words("north")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert "Another process" in done.stderr and "Traceback" not in done.stderr
 
