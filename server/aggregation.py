@@ -97,6 +97,38 @@ def weight_shares(counts: Sequence[int]) -> list[float]:
     return [count / total for count in counts]
 
 
+def cap_shares(shares: Sequence[float], maximum: float) -> list[float]:
+    """Bound what one site may weigh; the others get what is above the bound.
+
+    The excess is spread in proportion to the shares of the others; whoever is then
+    above the bound is bounded too, until nobody is. So a share is the smaller of
+    ``maximum`` and its old value times a factor that is the same for all, and the order
+    of the sites is kept.
+
+    Parameters
+    ----------
+    shares : positive, summing to 1
+    maximum : in (0, 1]; at ``1 / len(shares)`` or below all shares become equal,
+        because they could not sum to 1
+
+    Returns
+    -------
+    Shares that sum to 1.
+    """
+    if maximum * len(shares) < 1.0 + 1e-9:  # rounding would leave nobody unbounded
+        return [1.0 / len(shares) for _ in shares]
+    bounded: set[int] = set()
+    result = list(shares)
+    while above := {n for n, one in enumerate(result) if one > maximum}:
+        bounded |= above
+        free = sum(one for n, one in enumerate(shares) if n not in bounded)
+        factor = (1.0 - maximum * len(bounded)) / free
+        result = [
+            maximum if n in bounded else one * factor for n, one in enumerate(shares)
+        ]
+    return result
+
+
 def average(
     updates: Sequence[Mapping[str, np.ndarray]], shares: Sequence[float]
 ) -> Tensors:

@@ -11,7 +11,7 @@ from common.checkpoint import Tensors
 from common.contract import Contract, tensor_hash
 from common.plan import Plan
 from common.records import Value
-from server.aggregation import BadReply, check_reply, weight_shares
+from server.aggregation import BadReply, cap_shares, check_reply, weight_shares
 from server.conversation import Answer
 from server.ledger import Entry
 
@@ -91,8 +91,10 @@ def judge(
             reasons[site] = str(error)
     weight = plan.aggregation.weight
     counts = [1 if weight == "uniform" else _count(answers[s], weight) for s in norms]
-    shares = dict(zip(norms, weight_shares(counts), strict=True))
-    return Judgement(answers, norms, reasons, shares)
+    shares = weight_shares(counts)
+    if shares and plan.aggregation.maximum_share is not None:
+        shares = cap_shares(shares, plan.aggregation.maximum_share)
+    return Judgement(answers, norms, reasons, dict(zip(norms, shares, strict=True)))
 
 
 def _check_identity(
