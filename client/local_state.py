@@ -6,14 +6,15 @@ at all and verified by hash when it is read. Nothing of it lives in Flower's
 round that was killed half way starts again from the same generation.
 
 Names in a file are ``<compartment>/<tensor>``: ``trunk norm_affine norm_stats head``
-for the model's parts, ``optimizer`` for the optimiser's.
+for the model's parts, ``optimizer`` for the optimiser's, ``residual`` for what rounding
+kept back of an update.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from common.canonical import canonical_json
 from common.checkpoint import CheckpointError, Tensors, read_tensors, write_tensors
 from common.records import Code, Refusal
 
-OPTIMIZER = "optimizer"
+OPTIMIZER, RESIDUAL = "optimizer", "residual"
 _SNAPSHOTS = "snapshots.json"
 _COUNTED = "counted.json"
 _ROUNDS = "round-*.safetensors"
@@ -40,12 +41,14 @@ class Generation:
     base_hash : of the shared tensors that round started from
     tensors : local model tensors by name
     optimizer : optimiser tensors by name; empty where it is reset
+    residual : what rounding kept back of the update, see `client.update`
     """
 
     round: int
     base_hash: str
     tensors: Tensors
     optimizer: Tensors
+    residual: Tensors = field(default_factory=dict)
 
 
 class LocalState:
@@ -78,6 +81,7 @@ class LocalState:
         self._record_snapshot(generation.round)
         named = {f"{parts[k]}/{k}": v for k, v in generation.tensors.items()}
         named |= {f"{OPTIMIZER}/{k}": v for k, v in generation.optimizer.items()}
+        named |= {f"{RESIDUAL}/{k}": v for k, v in generation.residual.items()}
         metadata = {
             "plan": self._plan_hash,
             "round": generation.round,
@@ -103,11 +107,12 @@ class LocalState:
         if metadata["plan"] != self._plan_hash or metadata["round"] != round_:
             raise Refusal(Code.LOCAL_STATE, f"round {round_} belongs to another plan")
         tensors: Tensors = {}
-        optimizer: Tensors = {}
+        own: dict[str, Tensors] = {OPTIMIZER: {}, RESIDUAL: {}}
         for name, array in named.items():
             compartment, _, key = name.partition("/")
-            (optimizer if compartment == OPTIMIZER else tensors)[key] = array
-        return Generation(round_, str(metadata["base"]), tensors, optimizer)
+            own.get(compartment, tensors)[key] = array
+        base = str(metadata["base"])
+        return Generation(round_, base, tensors, own[OPTIMIZER], own[RESIDUAL])
 
     def note_counted(self, round_: int) -> None:
         """Note the last round whose generation counts; status tells it.

@@ -97,7 +97,7 @@ class Resident:
                 built.to(self.device)
                 self._models[spec.model] = built.to(memory_format=torch.channels_last)
             model = self._models[spec.model]
-            rule = contract(model, spec)
+            rule = contract(model, spec, self.plan.aggregation.transport)
             self._stages[number] = StageModel(model, rule, assign_parts(model))
         return self._stages[number]
 

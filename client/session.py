@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from client.approval import require_approved
@@ -26,6 +25,7 @@ from client.local_state import Generation, LocalState
 from client.policy import SitePolicy
 from client.readiness import require_room, time_one_step
 from client.resident import Resident
+from client.update import update_of
 from common.contract import tensor_hash
 from common.handshake import federation_fingerprint
 from common.plan import Plan
@@ -157,12 +157,16 @@ class SiteSession:
         trained, moved = train_round(
             self._resident, self._dataset, self._site, now, round_, moments, tensors
         )
-        sent = current.look(current.contract.sent)
-        if not all(_is_finite(array) for array in sent.values()):
-            raise Refusal(Code.NOT_FINITE, f"weights of round {round_} are not finite")
+        sent, kept = update_of(
+            current.look(current.contract.sent),
+            tensors,
+            generation.residual,
+            current.contract.transport,
+        )
         own = {k: v.copy() for k, v in current.look(current.contract.local).items()}
         state.write(
-            Generation(round_, str(fields["shared_hash"]), own, moved), current.parts
+            Generation(round_, str(fields["shared_hash"]), own, moved, kept),
+            current.parts,
         )
         state.keep_only({local, round_, int(fields["keep_round"])})
         return Reply(
@@ -242,12 +246,6 @@ class SiteSession:
                 self._folders.state, run, self._plan.hash, self._dataset.hash
             )
         return self._states[run]
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    """Look at the sum of squares, which is faster; one that overflows is bad too."""
-    flat = array.ravel(order="K")  # of weights in channels-last: no copy
-    return math.isfinite(np.dot(flat, flat))
 
 
 _METRICS = ("roc_auc", "average_precision", "validation_loss")

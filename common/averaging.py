@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from common.stages import STRICT, NonNegative, PositiveFloat, PositiveInt
+from common.transport import Transport
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -25,6 +26,10 @@ class Aggregation:
     maximum_samples : a declared count above this is refused
     maximum_update_norm : refuse larger L2 norms of (reply - sent); 0 = no bound
     round_timeout : seconds a round may last before silent sites count as absent
+    transport : number format in messages. ``float32``; or, for half the bytes both
+        ways, ``float16`` or ``bfloat16``: sites send rounded differences and the
+        coordinator rounded weights, and each end keeps what rounding took for the next
+        round (`client.update`, `server.aggregation.advance`)
     """
 
     weight: Literal["patients", "images", "uniform"] = "patients"
@@ -32,3 +37,4 @@ class Aggregation:
     maximum_samples: PositiveInt = 10_000_000
     maximum_update_norm: NonNegative = 0.0
     round_timeout: PositiveFloat = 86_400.0
+    transport: Transport = "float32"

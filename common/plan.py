@@ -26,7 +26,6 @@ from common.stages import (
     Model,
     Objective,
     Optimizer,
-    PositiveFloat,
     PositiveInt,
     Slug,
     Stage,

@@ -52,6 +52,7 @@ def describe_plan(plan: Plan) -> list[str]:
         lines += _describe_stage(number, stage)
     lines += [
         f"Average: {_weights(plan)}",
+        *_messages(plan),
         f"Result: the round with the best mean {evaluation.selection} over sites on "
         f"validation, trailing mean of {evaluation.trailing}",
         f"Operating point: {evaluation.at_specificity:.0%} specificity on validation",
@@ -87,6 +88,15 @@ def _weights(plan: Plan) -> str:
     if (most := plan.aggregation.maximum_share) is not None:
         words += f", no site above {most:.0%}"
     return words
+
+
+def _messages(plan: Plan) -> list[str]:
+    if plan.aggregation.transport == "float32":
+        return []
+    return [
+        f"  messages in {plan.aggregation.transport}, half the bytes; what rounding "
+        "takes from an update is sent with the next one"
+    ]
 
 
 def _tomosynthesis(plan: Plan) -> str:

@@ -20,6 +20,7 @@ from common import plan
 from common.contract import Contract, TensorSpec
 from common.norms import find_norms, running_statistics
 from common.parts import Part
+from common.transport import Transport
 
 
 def assign_parts(model: nn.Module) -> dict[str, Part | Literal["constant"]]:
@@ -65,7 +66,9 @@ def assign_parts(model: nn.Module) -> dict[str, Part | Literal["constant"]]:
     return parts
 
 
-def contract(model: nn.Module, stage: plan.Stage) -> Contract:
+def contract(
+    model: nn.Module, stage: plan.Stage, transport: Transport = "float32"
+) -> Contract:
     """Derive the contract of one stage.
 
     A parameter changes if its part is in ``stage.trainable``; a running statistic,
@@ -103,6 +106,7 @@ def contract(model: nn.Module, stage: plan.Stage) -> Contract:
         trainable=tuple(sorted(trainable)),
         layout=layout(state),
         warnings=_warnings(parts, stage, sends=bool(names["sent"])),
+        transport=transport,
     )
 
 

@@ -29,12 +29,14 @@ class Judgement:
     norms : L2 norm of the update of each site that counts, in roster order
     reasons : why the others do not count
     shares : of each site that counts, summing to 1
+    updates : what each site that counts has sent, as float32
     """
 
     answers: Mapping[str, Answer]
     norms: Mapping[str, float]
     reasons: Mapping[str, str]
     shares: Mapping[str, float]
+    updates: Mapping[str, Tensors]
 
     @property
     def counted(self) -> list[str]:
@@ -76,6 +78,7 @@ def judge(
     base_round : the round whose evaluation rides on the answers
     """
     norms: dict[str, float] = {}
+    updates: dict[str, Tensors] = {}
     reasons: dict[str, str] = {}
     fixed_hash = tensor_hash(sent, rule.fixed)
     for site, answer in answers.items():
@@ -84,7 +87,7 @@ def judge(
             continue
         try:
             _check_identity(answer.fields, site, hellos[site], base_round)
-            norms[site] = check_reply(
+            norms[site], updates[site] = check_reply(
                 answer.fields, answer.shared, sent, rule, plan.aggregation, fixed_hash
             )
         except BadReply as error:
@@ -94,7 +97,8 @@ def judge(
     shares = weight_shares(counts)
     if shares and plan.aggregation.maximum_share is not None:
         shares = cap_shares(shares, plan.aggregation.maximum_share)
-    return Judgement(answers, norms, reasons, dict(zip(norms, shares, strict=True)))
+    by_site = dict(zip(norms, shares, strict=True))
+    return Judgement(answers, norms, reasons, by_site, updates)
 
 
 def _check_identity(
