@@ -16,6 +16,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class Generation:
     tensors : local model tensors by name
     optimizer : optimiser tensors by name; empty where it is reset
     residual : what rounding kept back of the update, see `client.update`
+    spreads : of the first layers that round started from, see `client.sanity`
     """
 
     round: int
@@ -49,6 +51,7 @@ class Generation:
     tensors: Tensors
     optimizer: Tensors
     residual: Tensors = field(default_factory=dict)
+    spreads: Mapping[str, float] = field(default_factory=dict)
 
 
 class LocalState:
@@ -86,6 +89,7 @@ class LocalState:
             "plan": self._plan_hash,
             "round": generation.round,
             "base": generation.base_hash,
+            "spreads": dict(generation.spreads),
         }
         write_tensors(self._path(generation.round), named, metadata, _OWNER_ONLY)
         self._latest = generation
@@ -111,8 +115,15 @@ class LocalState:
         for name, array in named.items():
             compartment, _, key = name.partition("/")
             own.get(compartment, tensors)[key] = array
-        base = str(metadata["base"])
-        return Generation(round_, base, tensors, own[OPTIMIZER], own[RESIDUAL])
+        spreads: Any = metadata.get("spreads", {})
+        return Generation(
+            round_,
+            str(metadata["base"]),
+            tensors,
+            own[OPTIMIZER],
+            own[RESIDUAL],
+            spreads,
+        )
 
     def note_counted(self, round_: int) -> None:
         """Note the last round whose generation counts; status tells it.

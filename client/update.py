@@ -52,7 +52,7 @@ def update_of(
         With ``NOT_FINITE`` if a value is not finite, or too large for the format.
     """
     if transport == "float32":
-        if not all(map(_is_finite, trained.values())):
+        if not all(map(is_finite, trained.values())):
             raise Refusal(Code.NOT_FINITE, "the trained weights are not finite")
         return dict(trained), {}
     sent: Tensors = {}
@@ -69,7 +69,7 @@ def update_of(
     return sent, kept
 
 
-def _is_finite(array: np.ndarray) -> bool:
+def is_finite(array: np.ndarray) -> bool:
     """Look at the sum of squares, which is faster; one that overflows is bad too."""
     flat = array.ravel(order="K")  # of weights in channels-last: no copy
     return math.isfinite(np.dot(flat, flat))

@@ -115,6 +115,14 @@ def test_the_words_tell_the_bound_of_a_share_where_there_is_one() -> None:
             Aggregation(maximum_share=share)
 
 
+def test_the_words_tell_the_format_of_messages_where_it_is_not_float32() -> None:
+    def words(**changes: Any) -> str:
+        return "\n".join(describe_plan(small_plan(aggregation=Aggregation(**changes))))
+
+    assert "messages" not in words()
+    assert "messages in bfloat16, half the bytes" in words(transport="bfloat16")
+
+
 def test_an_exception_for_a_vendor_that_nobody_has_is_refused() -> None:
     assert Preprocessing(voi_of={"ge/unknown": "none"}).voi_of == {"ge/unknown": "none"}
     for name in ("simens", "ge/processing", "GE"):

@@ -38,6 +38,16 @@ def test_an_arm_changes_its_sharing_and_nothing_else_of_a_stage(name: str) -> No
     assert plan.hash != base.hash
 
 
+@pytest.mark.parametrize("transport", ["float16", "bfloat16"])
+def test_the_arms_of_compact_messages_differ_in_the_number_format_alone(
+    transport: str,
+) -> None:
+    plain = plan_for("fedbn_head", small_plan(), seed=3)
+    plan = plan_for(f"fedbn_head_{transport}", small_plan(), seed=3)
+    assert plan.aggregation == replace(plain.aggregation, transport=transport)
+    assert replace(plan, id=plain.id, aggregation=plain.aggregation) == plain
+
+
 def test_a_rate_and_a_seed_reach_the_plan() -> None:
     plan = plan_for("fedavg", small_plan(), seed=7, rate=0.5)
     assert plan.seed == 7
