@@ -11,6 +11,7 @@ from client.resident import Resident, as_tensor
 from common.contract import Contract, tensor_hash
 from common.models.transitions import next_local, next_shared
 from common.records import Code, Refusal, Request
+from common.transport import from_wire
 
 
 def assemble(
@@ -35,14 +36,17 @@ def assemble(
         raise Refusal(Code.FINGERPRINT, "the coordinator sends other tensors")
     wrong = [
         spec.key
-        for spec in rule.layout_of(rule.sent)
+        for spec in rule.on_wire
         if spec.key not in request.shared
         or request.shared[spec.key].shape != spec.shape
         or request.shared[spec.key].dtype.name != spec.dtype
     ]
     if wrong or len(request.shared) != len(rule.sent):
         raise Refusal(Code.FINGERPRINT, f"{len(wrong)} tensors do not fit")
-    tensors = {key: as_tensor(array) for key, array in request.shared.items()}
+    tensors = {
+        key: as_tensor(from_wire(array, rule.transport))
+        for key, array in request.shared.items()
+    }
     if local:
         if resident.plan.stage_at(local) != stage:
             raise Refusal(

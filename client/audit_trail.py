@@ -118,4 +118,5 @@ class AuditTrail:
                 return None
         stage = self._plan.stages[self._plan.stage_at(round_)]
         layout = [TensorSpec(k, a.shape, a.dtype.name) for k, a in shared.items()]
-        return fingerprint(layout, stage.name, stage.model.name)
+        transport = self._plan.aggregation.transport
+        return fingerprint(layout, stage.name, stage.model.name, transport)

@@ -6,15 +6,17 @@ at all and verified by hash when it is read. Nothing of it lives in Flower's
 round that was killed half way starts again from the same generation.
 
 Names in a file are ``<compartment>/<tensor>``: ``trunk norm_affine norm_stats head``
-for the model's parts, ``optimizer`` for the optimiser's.
+for the model's parts, ``optimizer`` for the optimiser's, ``residual`` for what rounding
+kept back of an update.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from common.canonical import canonical_json
 from common.checkpoint import CheckpointError, Tensors, read_tensors, write_tensors
 from common.records import Code, Refusal
 
-OPTIMIZER = "optimizer"
+OPTIMIZER, RESIDUAL = "optimizer", "residual"
 _SNAPSHOTS = "snapshots.json"
 _COUNTED = "counted.json"
 _ROUNDS = "round-*.safetensors"
@@ -40,12 +42,16 @@ class Generation:
     base_hash : of the shared tensors that round started from
     tensors : local model tensors by name
     optimizer : optimiser tensors by name; empty where it is reset
+    residual : what rounding kept back of the update, see `client.update`
+    spreads : of the first layers that round started from, see `client.sanity`
     """
 
     round: int
     base_hash: str
     tensors: Tensors
     optimizer: Tensors
+    residual: Tensors = field(default_factory=dict)
+    spreads: Mapping[str, float] = field(default_factory=dict)
 
     def only(self, names: Collection[str]) -> list[tuple[str, np.ndarray]]:
         """Return the tensors of a model, by name.
@@ -96,10 +102,12 @@ class LocalState:
         self._record_snapshot(generation.round)
         named = {f"{parts[k]}/{k}": v for k, v in generation.tensors.items()}
         named |= {f"{OPTIMIZER}/{k}": v for k, v in generation.optimizer.items()}
+        named |= {f"{RESIDUAL}/{k}": v for k, v in generation.residual.items()}
         metadata = {
             "plan": self._plan_hash,
             "round": generation.round,
             "base": generation.base_hash,
+            "spreads": dict(generation.spreads),
         }
         write_tensors(self._path(generation.round), named, metadata, _OWNER_ONLY)
         self._latest = generation
@@ -121,11 +129,19 @@ class LocalState:
         if metadata["plan"] != self._plan_hash or metadata["round"] != round_:
             raise Refusal(Code.LOCAL_STATE, f"round {round_} belongs to another plan")
         tensors: Tensors = {}
-        optimizer: Tensors = {}
+        own: dict[str, Tensors] = {OPTIMIZER: {}, RESIDUAL: {}}
         for name, array in named.items():
             compartment, _, key = name.partition("/")
-            (optimizer if compartment == OPTIMIZER else tensors)[key] = array
-        return Generation(round_, str(metadata["base"]), tensors, optimizer)
+            own.get(compartment, tensors)[key] = array
+        spreads: Any = metadata.get("spreads", {})
+        return Generation(
+            round_,
+            str(metadata["base"]),
+            tensors,
+            own[OPTIMIZER],
+            own[RESIDUAL],
+            spreads,
+        )
 
     def note_counted(self, round_: int) -> None:
         """Note the last round whose generation counts; status tells it.

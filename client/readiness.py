@@ -14,6 +14,9 @@ from common.records import Code, Refusal
 _WRITTEN = 8
 """Times the model's size: three generations with an optimiser's moments; a model."""
 
+_RESIDUALS = 4
+"""Times the model's size, more: what rounding kept back, in each generation."""
+
 
 def require_room(resident: Resident, folder: Path) -> None:
     """Refuse before work is lost: what a round writes must fit on the disk.
@@ -28,7 +31,10 @@ def require_room(resident: Resident, folder: Path) -> None:
         With ``DISK``.
     """
     state = resident.stage(0).model.state_dict().values()
-    needed = _WRITTEN * sum(one.numel() * one.element_size() for one in state)
+    times = _WRITTEN
+    if resident.plan.aggregation.transport != "float32":
+        times += _RESIDUALS
+    needed = times * sum(one.numel() * one.element_size() for one in state)
     existing = next(one for one in (folder, *folder.parents) if one.is_dir())
     if shutil.disk_usage(existing).free < needed:
         raise Refusal(

@@ -127,7 +127,7 @@ class Resident:
                 built.to(self.device)
                 self._models[key] = built.to(memory_format=torch.channels_last)
             model = self._models[key]
-            rule = contract(model, spec)
+            rule = contract(model, spec, self.plan.aggregation.transport)
             domains = NormDomains(vendors, switch_of(model)) if vendors else None
             self._stages[number] = StageModel(model, rule, assign_parts(model), domains)
         return self._stages[number]

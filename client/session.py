@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from client.approval import require_approved
 from client.assembly import assemble, enter_stage, require_announced
@@ -26,6 +26,8 @@ from client.local_state import Generation, LocalState
 from client.policy import SitePolicy
 from client.readiness import require_room, time_one_step
 from client.resident import Resident
+from client.sanity import IMAGES, require_sane
+from client.update import update_of
 from common.contract import tensor_hash
 from common.handshake import federation_fingerprint
 from common.plan import Plan
@@ -139,16 +141,17 @@ class SiteSession:
         state = self._state(str(fields["run"]))
         before, now = self._plan.stage_at(base), self._plan.stage_at(round_)
         generation, tensors = assemble(self._resident, state, before, local, request)
+        self._resident.stage(before).put(tensors)
+        spreads = self._require_sane(before, generation, tensors, request)
         state.note_counted(local)
 
         evaluated = dict.fromkeys(_METRICS, math.nan)
         if base:
-            self._resident.stage(before).put(tensors)
             evaluated = self._evaluate(before)
         moments = generation.optimizer if before == now else {}
 
         current = self._resident.stage(now)
-        if before != now or not base:  # else evaluation has just put the same tensors
+        if before != now or not base:  # else the same tensors are in it
             tensors = enter_stage(self._resident, before, now, tensors)
             require_announced(request, tensors, current.contract)
             fixed = {key: tensors[key].numpy() for key in current.contract.fixed}
@@ -157,12 +160,16 @@ class SiteSession:
         trained, moved = train_round(
             self._resident, self._dataset, self._site, now, round_, moments, tensors
         )
-        sent = current.look(current.contract.sent)
-        if not all(_is_finite(array) for array in sent.values()):
-            raise Refusal(Code.NOT_FINITE, f"weights of round {round_} are not finite")
+        sent, kept = update_of(
+            current.look(current.contract.sent),
+            tensors,
+            generation.residual,
+            current.contract.transport,
+        )
         own = {k: v.copy() for k, v in current.look(current.contract.local).items()}
         state.write(
-            Generation(round_, str(fields["shared_hash"]), own, moved), current.parts
+            Generation(round_, str(fields["shared_hash"]), own, moved, kept, spreads),
+            current.parts,
         )
         state.keep_only({local, round_, int(fields["keep_round"])})
         return Reply(
@@ -179,6 +186,25 @@ class SiteSession:
                 "fixed_hash": tensor_hash(tensors, current.contract.fixed),
             },
             sent,
+        )
+
+    def _require_sane(
+        self,
+        stage: int,
+        generation: Generation,
+        tensors: Mapping[str, Tensor],
+        request: Request,
+    ) -> dict[str, float]:
+        """Look at what was received; the stage's model holds it already."""
+        loader = loader_of(self._resident, self._dataset, stage)
+        alike = self._train_rows[loader.apart(self._train_rows)[0]]
+        images, _ = next(loader.batches([alike[:IMAGES]]))
+        return require_sane(
+            self._resident.stage(stage),
+            {key: tensors[key] for key in request.shared},
+            generation.spreads,
+            lambda: self._resident.initial(stage),
+            images,
         )
 
     def _evaluate(self, stage: int) -> dict[str, float]:
@@ -200,12 +226,13 @@ class SiteSession:
         stage = plan.stage_at(round_)
         state = self._state(str(fields["run"]))
         local = int(fields["local_round"])
-        _, tensors = assemble(self._resident, state, stage, local, request)
+        generation, tensors = assemble(self._resident, state, stage, local, request)
         current = self._resident.stage(stage)
         require_announced(request, tensors, current.contract)
+        current.put(tensors)
+        self._require_sane(stage, generation, tensors, request)
         if role == "last":
             state.note_counted(local)
-        current.put(tensors)
         scores = self._score(stage, (VALIDATION, TEST))
         thresholds = write_scores(
             output / "scores" / role, scores, self._dataset, plan, stage
@@ -242,12 +269,6 @@ class SiteSession:
                 self._folders.state, run, self._plan.hash, self._dataset.hash
             )
         return self._states[run]
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    """Look at the sum of squares, which is faster; one that overflows is bad too."""
-    flat = array.ravel(order="K")  # of weights in channels-last: no copy
-    return math.isfinite(np.dot(flat, flat))
 
 
 _METRICS = ("roc_auc", "average_precision", "validation_loss")

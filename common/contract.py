@@ -16,6 +16,7 @@ import numpy as np
 
 from common import plan
 from common.canonical import canonical_json, sha256_hex
+from common.transport import WIRE_TYPES, Transport
 
 _POOL = ThreadPoolExecutor(max_workers=4, thread_name_prefix="hash")
 
@@ -47,6 +48,7 @@ class Contract:
     warnings : what the reader of a report should know about this combination
     copies : names of norm tensors that a site keeps for each vendor, each to its name
         in the model without; empty at the coordinator
+    transport : number format of ``sent`` in messages
     """
 
     stage: plan.Stage
@@ -58,6 +60,7 @@ class Contract:
     layout: tuple[TensorSpec, ...]
     warnings: tuple[str, ...]
     copies: Mapping[str, str] = field(default_factory=dict)
+    transport: Transport = "float32"
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -72,9 +75,16 @@ class Contract:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of what is sent; both ends compare it before using any."""
-        return fingerprint(
-            self.layout_of(self.sent), self.stage.name, self.stage.model.name
-        )
+        stage = self.stage
+        return fingerprint(self.on_wire, stage.name, stage.model.name, self.transport)
+
+    @property
+    def on_wire(self) -> tuple[TensorSpec, ...]:
+        """What is sent, as it looks in a message."""
+        layout = self.layout_of(self.sent)
+        if self.transport == "float32":
+            return layout
+        return tuple(one._replace(dtype=WIRE_TYPES[self.transport]) for one in layout)
 
     def layout_of(self, keys: Collection[str]) -> tuple[TensorSpec, ...]:
         """Select name, shape and dtype of some tensors, sorted by name."""
@@ -82,22 +92,29 @@ class Contract:
         return tuple(spec for spec in self.layout if spec.key in wanted)
 
 
-def fingerprint(layout: Iterable[TensorSpec], stage_name: str, model_name: str) -> str:
+def fingerprint(
+    layout: Iterable[TensorSpec],
+    stage_name: str,
+    model_name: str,
+    transport: Transport = "float32",
+) -> str:
     """Hash what tensors look like, not what they hold.
 
     Parameters
     ----------
     layout : in any order; sorted by name here
     stage_name, model_name : of the plan
+    transport : what the numbers mean, which a layout of uint16 does not tell
 
     Returns
     -------
     64 hexadecimal digits
     """
     tensors = [[key, list(shape), dtype] for key, shape, dtype in sorted(layout)]
-    return sha256_hex(
-        canonical_json({"model": model_name, "stage": stage_name, "tensors": tensors})
-    )
+    document = {"model": model_name, "stage": stage_name, "tensors": tensors}
+    if transport != "float32":
+        document["transport"] = transport
+    return sha256_hex(canonical_json(document))
 
 
 def tensor_hash(tensors: Mapping[str, Any], keys: Iterable[str]) -> str:

@@ -21,9 +21,10 @@ def federation_fingerprint(contracts: Sequence[Contract]) -> str:
     the same line between shared and local.
     """
     stages = [
-        [
+        [rule.fingerprint]
+        + [
             fingerprint(rule.layout_of(keys), rule.stage.name, rule.stage.model.name)
-            for keys in (rule.sent, rule.fixed, rule.local, rule.constant)
+            for keys in (rule.fixed, rule.local, rule.constant)
         ]
         for rule in contracts
     ]

@@ -17,16 +17,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from common.averaging import Aggregation
 from common.canonical import canonical_json, sha256_hex
 from common.stages import (
     STRICT,
     Augmentation,
     Fraction,
     Model,
-    NonNegative,
     Objective,
     Optimizer,
-    PositiveFloat,
     PositiveInt,
     Slug,
     Stage,
@@ -182,23 +181,6 @@ class Start:
                 "start.sha256 belongs to start.kind=checkpoint, and only there"
             )
         return self
-
-
-@dataclass(frozen=True, config=STRICT)
-class Aggregation:
-    """How replies are weighted, and what makes one absurd.
-
-    Attributes
-    ----------
-    maximum_samples : a declared count above this is refused
-    maximum_update_norm : refuse larger L2 norms of (reply - sent); 0 = no bound
-    round_timeout : seconds a round may last before silent sites count as absent
-    """
-
-    weight: Literal["patients", "images", "uniform"] = "patients"
-    maximum_samples: PositiveInt = 10_000_000
-    maximum_update_norm: NonNegative = 0.0
-    round_timeout: PositiveFloat = 86_400.0
 
 
 @dataclass(frozen=True, config=STRICT)

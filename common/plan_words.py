@@ -51,7 +51,8 @@ def describe_plan(plan: Plan) -> list[str]:
     for number, stage in enumerate(plan.stages, start=1):
         lines += _describe_stage(number, stage)
     lines += [
-        f"Average: weighted by {plan.aggregation.weight}",
+        f"Average: {_weights(plan)}",
+        *_messages(plan),
         f"Result: the round with the best mean {evaluation.selection} over sites on "
         f"validation, trailing mean of {evaluation.trailing}",
         f"Operating point: {evaluation.at_specificity:.0%} specificity on validation",
@@ -82,6 +83,22 @@ def _describe_stage(number: int, stage: Stage) -> list[str]:
     if optimizer.proximal:
         lines.append(f"  FedProx with mu {optimizer.proximal:g}")
     return lines
+
+
+def _weights(plan: Plan) -> str:
+    words = f"weighted by {plan.aggregation.weight}"
+    if (most := plan.aggregation.maximum_share) is not None:
+        words += f", no site above {most:.0%}"
+    return words
+
+
+def _messages(plan: Plan) -> list[str]:
+    if plan.aggregation.transport == "float32":
+        return []
+    return [
+        f"  messages in {plan.aggregation.transport}, half the bytes; what rounding "
+        "takes from an update is sent with the next one"
+    ]
 
 
 def _tomosynthesis(plan: Plan) -> str:

@@ -114,6 +114,7 @@ class Code(IntEnum):
     STOPPED = 112
     WORKER = 113
     DISK = 114
+    SANITY = 115
     INTERNAL = 199
 
 
@@ -132,6 +133,7 @@ REMEDIES: dict[Code, str] = {
     Code.STOPPED: "the site has paused, is leaving, or the run was stopped",
     Code.WORKER: "the site's worker ended several times; its own log has the reference",
     Code.DISK: "the site's disk is too full for another round",
+    Code.SANITY: "the site received weights that no training gives",
     Code.INTERNAL: "the site failed; its own log has the reference",
 }
 

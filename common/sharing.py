@@ -21,6 +21,7 @@ from common.contract import Contract, TensorSpec
 from common.norm_domains import copied_names
 from common.norms import find_norms, running_statistics
 from common.parts import Part
+from common.transport import Transport
 
 
 def assign_parts(model: nn.Module) -> dict[str, Part | Literal["constant"]]:
@@ -66,7 +67,9 @@ def assign_parts(model: nn.Module) -> dict[str, Part | Literal["constant"]]:
     return parts
 
 
-def contract(model: nn.Module, stage: plan.Stage) -> Contract:
+def contract(
+    model: nn.Module, stage: plan.Stage, transport: Transport = "float32"
+) -> Contract:
     """Derive the contract of one stage.
 
     A parameter changes if its part is in ``stage.trainable``; a running statistic,
@@ -105,6 +108,7 @@ def contract(model: nn.Module, stage: plan.Stage) -> Contract:
         layout=layout(state),
         warnings=_warnings(parts, stage, sends=bool(names["sent"])),
         copies=copied_names(model),
+        transport=transport,
     )
 
 

@@ -20,13 +20,14 @@ class RunState:
     ----------
     run : our own id of the run
     round : 0 = before training
-    shared : all shared tensors of that round's stage
+    shared : all shared tensors of that round's stage, as the sites get them
     shared_hash : of ``shared``
     history : validation metrics by evaluated round and site
     losses : training loss by round and site
     seconds : that each round took
     local_rounds : by round and site, the generation that belongs to the shared tensors
     ledger : entries as `server.ledger.Entry` writes them
+    residual : what rounding took from the sent ones, see `server.aggregation.advance`
     """
 
     run: str
@@ -38,6 +39,7 @@ class RunState:
     seconds: dict[int, float] = field(default_factory=dict)
     local_rounds: dict[int, dict[str, int]] = field(default_factory=dict)
     ledger: list[dict[str, Any]] = field(default_factory=list)
+    residual: Tensors = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -66,14 +68,20 @@ class Checkpoints:
             metadata,
             content_hash=state.shared_hash,
         )
-        document = asdict(replace(state, shared={})) | {
+        kept = ""
+        if state.residual:
+            path = self._residual(state.round)
+            kept = write_tensors(path, state.residual, metadata)
+        document = asdict(replace(state, shared={}, residual={})) | {
             "plan": self._plan_hash,
             "tensors": content_hash,
+            "residual_hash": kept,
         }
         write_atomic(self._json(state.round), json.dumps(document).encode())
         for round_ in set(self._rounds()) - {*keep, state.round}:
             self._json(round_).unlink()
             self._tensors(round_).unlink(missing_ok=True)
+            self._residual(round_).unlink(missing_ok=True)
 
     def newest(self) -> RunState | None:
         """Return the state after the last saved round; None if there is none.
@@ -92,6 +100,8 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint of round {round_} was kept")
         document = json.loads(self._json(round_).read_bytes())
         shared, _ = read_tensors(self._tensors(round_))
+        kept = document.pop("residual_hash", "")
+        residual, found = read_tensors(self._residual(round_)) if kept else ({}, {})
         plan_hash, content_hash = document.pop("plan"), document.pop("tensors")
         if plan_hash != self._plan_hash:
             raise CheckpointError(
@@ -99,8 +109,8 @@ class Checkpoints:
             )
         for name in ("history", "losses", "seconds", "local_rounds"):
             document[name] = {int(key): value for key, value in document[name].items()}
-        state = RunState(**(document | {"shared": shared}))
-        if content_hash != state.shared_hash:
+        state = RunState(**(document | {"shared": shared, "residual": residual}))
+        if content_hash != state.shared_hash or found.get("tensors", "") != kept:
             raise CheckpointError(f"tensors and record of round {round_} do not match")
         return state
 
@@ -113,3 +123,6 @@ class Checkpoints:
 
     def _tensors(self, round_: int) -> Path:
         return self._folder / f"round-{round_:05d}.safetensors"
+
+    def _residual(self, round_: int) -> Path:
+        return self._folder / f"residual-{round_:05d}.safetensors"

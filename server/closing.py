@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from common.contract import Contract
 from common.plan import Plan
 from common.records import Request, Value
+from server.aggregation import pack_weights
 from server.checkpoints import RunState
 from server.conversation import ask
 from server.participation import RunFailed
@@ -48,7 +49,7 @@ def close(
     RunFailed
         If a site that must get its model did not.
     """
-    shared = {key: chosen.shared[key] for key in rule.sent}
+    shared = pack_weights(chosen.shared, rule)
     requests = {}
     for site, node in nodes.items():
         fields: dict[str, Value] = {

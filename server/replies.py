@@ -11,7 +11,7 @@ from common.checkpoint import Tensors
 from common.contract import Contract, tensor_hash
 from common.plan import Plan
 from common.records import Value
-from server.aggregation import BadReply, check_reply, weight_shares
+from server.aggregation import BadReply, cap_shares, check_reply, weight_shares
 from server.conversation import Answer
 from server.ledger import Entry
 
@@ -29,12 +29,14 @@ class Judgement:
     norms : L2 norm of the update of each site that counts, in roster order
     reasons : why the others do not count
     shares : of each site that counts, summing to 1
+    updates : what each site that counts has sent, as float32
     """
 
     answers: Mapping[str, Answer]
     norms: Mapping[str, float]
     reasons: Mapping[str, str]
     shares: Mapping[str, float]
+    updates: Mapping[str, Tensors]
 
     @property
     def counted(self) -> list[str]:
@@ -76,6 +78,7 @@ def judge(
     base_round : the round whose evaluation rides on the answers
     """
     norms: dict[str, float] = {}
+    updates: dict[str, Tensors] = {}
     reasons: dict[str, str] = {}
     fixed_hash = tensor_hash(sent, rule.fixed)
     for site, answer in answers.items():
@@ -84,15 +87,18 @@ def judge(
             continue
         try:
             _check_identity(answer.fields, site, hellos[site], base_round)
-            norms[site] = check_reply(
+            norms[site], updates[site] = check_reply(
                 answer.fields, answer.shared, sent, rule, plan.aggregation, fixed_hash
             )
         except BadReply as error:
             reasons[site] = str(error)
     weight = plan.aggregation.weight
     counts = [1 if weight == "uniform" else _count(answers[s], weight) for s in norms]
-    shares = dict(zip(norms, weight_shares(counts), strict=True))
-    return Judgement(answers, norms, reasons, shares)
+    shares = weight_shares(counts)
+    if shares and plan.aggregation.maximum_share is not None:
+        shares = cap_shares(shares, plan.aggregation.maximum_share)
+    by_site = dict(zip(norms, shares, strict=True))
+    return Judgement(answers, norms, reasons, by_site, updates)
 
 
 def _check_identity(

@@ -28,7 +28,7 @@ from common.observer import Observer
 from common.plan import Plan
 from common.records import Request, Value
 from common.sharing import contract
-from server.aggregation import average
+from server.aggregation import advance, average, pack_weights, round_weights
 from server.checkpoints import Checkpoints, RunState
 from server.closing import close
 from server.conversation import OFFLINE, ask
@@ -92,7 +92,9 @@ class Federation:
         self._ledger: list[dict[str, Any]] = []
         self._checkpoints = Checkpoints(folder / "checkpoints", plan.hash)
         self._contracts = [
-            contract(build_model(stage.model, plan.seed), stage)
+            contract(
+                build_model(stage.model, plan.seed), stage, plan.aggregation.transport
+            )
             for stage in plan.stages
         ]
 
@@ -148,12 +150,17 @@ class Federation:
         initial = initial_tensors(
             self._plan, self._plan.stages[0].model, self._start_file
         )
-        shared = {key: initial[key].numpy() for key in self._contracts[0].shared}
+        rule = self._contracts[0]
+        shared = {key: initial[key].numpy() for key in rule.shared}
+        exact = {key: shared[key] for key in rule.sent}
+        sent, residual = round_weights(exact, rule.transport)
+        shared |= sent
         state = RunState(
             run=f"{self._plan.id}-{secrets.token_hex(4)}",
             round=0,
             shared=shared,
             shared_hash=tensor_hash(shared, shared),
+            residual=residual,
             local_rounds={0: dict.fromkeys(self._plan.roster.sites, 0)},
         )
         self._checkpoints.save(state, ())
@@ -170,7 +177,7 @@ class Federation:
         same = shared is state.shared
         shared_hash = state.shared_hash if same else tensor_hash(shared, shared)
         leaving = self._contracts[self._plan.stage_at(state.round)]
-        sent = {key: state.shared[key] for key in leaving.sent}
+        sent = pack_weights(state.shared, leaving)
         requests = {
             node: Request("train", self._asks(state, site, shared_hash), sent)
             for site, node in nodes.items()
@@ -190,10 +197,9 @@ class Federation:
         require_quorum(
             self._plan.roster, judged.counted, ledger, round_, everyone=opens
         )
-        averaged = average(
-            [by_site[site].shared for site in judged.counted],
-            [judged.shares[site] for site in judged.counted],
-        )
+        mean = average(list(judged.updates.values()), list(judged.shares.values()))
+        kept = {key: one for key, one in state.residual.items() if key in rule.sent}
+        averaged, residual = advance(shared, kept, mean, rule.transport)
         merged = {**shared, **averaged}
         before = state.local_rounds[state.round]
         evaluated = {state.round: judged.metrics()} if state.round else {}
@@ -210,6 +216,7 @@ class Federation:
                 round_: {s: round_ if s in judged.norms else before[s] for s in nodes},
             },
             ledger=ledger,
+            residual=residual,
         )
 
     def _limit(self, stage: int, ledger: list[dict[str, Any]]) -> float:

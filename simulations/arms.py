@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from common.plan import Plan, Roster, Stage, Start
 from common.stages import shares_norms
+from common.transport import Transport
 
 POOLED = "pooled"
 """Name of the one site that holds everybody's images in the pooled arm."""
@@ -23,6 +24,7 @@ class Arm:
     pooled : all images in one place
     proximal : mu of FedProx
     after : arm whose finished model this one starts from
+    transport : number format of its messages
     """
 
     title: str
@@ -30,6 +32,7 @@ class Arm:
     pooled: bool = False
     proximal: float = 0.0
     after: str = ""
+    transport: Transport = "float32"
 
 
 ARMS: dict[str, Arm] = {
@@ -45,6 +48,16 @@ ARMS: dict[str, Arm] = {
     "silobn": Arm("BatchNorm statistics local", "silobn"),
     "fedbn": Arm("BatchNorm local", "fedbn"),
     "fedbn_head": Arm("BatchNorm and head local", "fedbn_head"),
+    "fedbn_head_float16": Arm(
+        "BatchNorm and head local, messages in float16",
+        "fedbn_head",
+        transport="float16",
+    ),
+    "fedbn_head_bfloat16": Arm(
+        "BatchNorm and head local, messages in bfloat16",
+        "fedbn_head",
+        transport="bfloat16",
+    ),
 }
 
 
@@ -93,8 +106,16 @@ def plan_for(name: str, base: Plan, *, seed: int, rate: float | None = None) -> 
         roster = Roster(sites=(POOLED,))
     elif arm.sharing == "local":
         roster = replace(roster, minimum_sites=1)
+    aggregation = base.aggregation
+    if arm.transport != "float32":
+        aggregation = replace(aggregation, transport=arm.transport)
     return replace(
-        base, id=f"{base.id}_{name}", seed=seed, stages=stages, roster=roster
+        base,
+        id=f"{base.id}_{name}",
+        seed=seed,
+        stages=stages,
+        roster=roster,
+        aggregation=aggregation,
     )
 
 

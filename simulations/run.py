@@ -167,10 +167,10 @@ def _list() -> None:
                 for line in file.read_text().splitlines()
                 if line.startswith("# ") and not line.startswith("# @")
             ]
-            print(f"  {file.name.removesuffix('.yaml'):18} {comments[1]}")
+            print(f"  {file.name.removesuffix('.yaml'):20} {comments[1]}")
     print("Arms:")
     for name, arm in ARMS.items():
-        print(f"  {name:18} {arm.title}")
+        print(f"  {name:20} {arm.title}")
 
 
 def _quiet_logs() -> None:

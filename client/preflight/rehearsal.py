@@ -31,7 +31,7 @@ from client.resident import Resident
 from client.site import Site
 from client.training import build_optimizer, train
 from client.worker import device_of
-from common.contract import Contract
+from common.contract import Contract, TensorSpec
 from common.norms import set_norm_mode
 from common.plan import Plan, PlanError
 from common.records import Code, Refusal
@@ -145,14 +145,15 @@ def _zeros(resident: Resident, stage: Stage) -> Iterator[tuple[Tensor, Tensor]]:
 def _size(rule: Contract, dataset: SiteDataset | None) -> StageSize:
     stage = rule.stage
     per_parameter = {"sgd": 1, "adamw": 2}[stage.optimizer.name]
-    moments = per_parameter * _bytes(rule, rule.trainable)
+    moments = per_parameter * _bytes(rule.layout_of(rule.trainable))
     return StageSize(
         rounds=stage.rounds,
-        sent=_bytes(rule, rule.sent),
-        kept=_bytes(rule, rule.local)
+        sent=_bytes(rule.on_wire),
+        kept=_bytes(rule.layout_of(rule.local))
+        + (0 if rule.transport == "float32" else _bytes(rule.layout_of(rule.sent)))
         + (moments if stage.optimizer.state == "keep" else 0),
-        fixed=_bytes(rule, rule.fixed),
-        whole=_bytes(rule, [spec.key for spec in rule.layout]),
+        fixed=_bytes(rule.layout_of(rule.fixed)),
+        whole=_bytes(rule.layout),
         images=None if dataset is None else _images(dataset, stage),
     )
 
@@ -163,10 +164,9 @@ def _images(dataset: SiteDataset, stage: Stage) -> int:
     return sum(map(len, draw_batches(dataset.select(TRAIN), stage.work, 0)))
 
 
-def _bytes(rule: Contract, keys: tuple[str, ...] | list[str]) -> int:
+def _bytes(layout: tuple[TensorSpec, ...]) -> int:
     return sum(
-        int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-        for spec in rule.layout_of(keys)
+        int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in layout
     )
 
 

@@ -25,7 +25,7 @@ class StageSize:
     Attributes
     ----------
     sent : bytes of the tensors that travel, one way
-    kept : bytes of one local generation, with the optimiser's state
+    kept : bytes of one local generation, with the optimiser's state and the residual
     fixed : bytes of shared tensors that the stage does not change
     whole : bytes of the model
     images : that one round trains on; None where they are not prepared

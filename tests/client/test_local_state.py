@@ -24,7 +24,10 @@ def generation(round_: int) -> Generation:
         "bn.weight": np.full(4, round_, np.float32),
         "bn.num_batches_tracked": np.asarray(round_, np.int64),
     }
-    return Generation(round_, "base", tensors, {"w/exp_avg": np.ones(2, np.float32)})
+    moments = {"w/exp_avg": np.ones(2, np.float32)}
+    residual = {"trunk.weight": np.full(3, round_ / 8, np.float32)}
+    spreads = {"trunk.weight": 0.1 * round_}
+    return Generation(round_, "base", tensors, moments, residual, spreads)
 
 
 def reopened(folder: Path, plan: str = "p" * 64, snapshot: str = "s") -> LocalState:
@@ -40,6 +43,9 @@ def test_a_generation_survives_the_process(tmp_path: Path) -> None:
     assert read.tensors["bn.num_batches_tracked"].shape == ()
     assert read.tensors["bn.num_batches_tracked"] == 3
     assert np.array_equal(read.optimizer["w/exp_avg"], np.ones(2, np.float32))
+    assert read.residual.keys() == read.spreads.keys() == {"trunk.weight"}
+    assert np.array_equal(read.residual["trunk.weight"], np.full(3, 0.375, np.float32))
+    assert read.spreads["trunk.weight"] == 0.1 * 3
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:

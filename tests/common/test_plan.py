@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from common.plan import (
+    Aggregation,
     PlanError,
     Preprocessing,
     Roster,
@@ -100,6 +102,25 @@ def test_the_words_say_how_tomosynthesis_is_read_where_it_is_wanted() -> None:
     assert "is one image, the maximum" in words(modalities=("DBT",))
     cut = words(modalities=("FFDM", "DBT"), tomosynthesis="slices", slices=5)
     assert "is 5 evenly spaced slices" in cut
+
+
+def test_the_words_tell_the_bound_of_a_share_where_there_is_one() -> None:
+    def words(**changes: Any) -> str:
+        return "\n".join(describe_plan(small_plan(aggregation=Aggregation(**changes))))
+
+    assert "no site above" not in words()
+    assert "weighted by patients, no site above 40%" in words(maximum_share=0.4)
+    for share in (0.0, 1.1):
+        with pytest.raises(ValidationError, match="maximum_share"):
+            Aggregation(maximum_share=share)
+
+
+def test_the_words_tell_the_format_of_messages_where_it_is_not_float32() -> None:
+    def words(**changes: Any) -> str:
+        return "\n".join(describe_plan(small_plan(aggregation=Aggregation(**changes))))
+
+    assert "messages" not in words()
+    assert "messages in bfloat16, half the bytes" in words(transport="bfloat16")
 
 
 def test_an_exception_for_a_vendor_that_nobody_has_is_refused() -> None:

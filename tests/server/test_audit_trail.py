@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,9 +29,10 @@ from common.canonical import sha256_hex
 from common.keys import make_key, public_text
 from common.models import build_model
 from common.observer import Silent
-from common.plan import Plan, Work
+from common.plan import Aggregation, Plan, Work
 from common.records import REQUEST_FIELDS, Reply, Request, decode, pack_tensors
 from common.sharing import contract
+from common.transport import Transport
 from server.audit_trail import AuditedGrid, coordinator_key, note_rounds
 from server.participation import RunFailed
 from server.rounds import Federation, Outcome
@@ -233,10 +235,11 @@ def test_logs_of_a_run_agree_and_go_on_after_a_restart(
     assert again.state.shared_hash == outcome.state.shared_hash
 
 
+@pytest.mark.parametrize("transport", ["float32", "bfloat16"])
 def test_entries_tell_what_was_asked_decided_sent_and_averaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_of(1)
+    plan = replace(plan_of(1), aggregation=Aggregation(transport=transport))
     consortium = Consortium(tmp_path, plan, monkeypatch)
     outcome = consortium.play()
     told = Counter(line.event["did"] for line in read_log(consortium.log("beta")).lines)
@@ -244,9 +247,11 @@ def test_entries_tell_what_was_asked_decided_sent_and_averaged(
 
     asked = consortium.events("beta", "asked")[1]
     answered = consortium.events("beta", "answered")[1]
-    rule = contract(build_model(plan.stages[0].model, plan.seed), plan.stages[0])
+    stage = plan.stages[0]
+    rule = contract(build_model(stage.model, plan.seed), stage, transport)
     run, heads = outcome.state.run, {"head", "weights"}
-    size = sum(4 * int(np.prod(spec.shape)) for spec in rule.layout_of(rule.sent))
+    each = 4 if transport == "float32" else 2
+    size = sum(each * int(np.prod(spec.shape)) for spec in rule.layout_of(rule.sent))
     assert {k: v for k, v in asked.items() if k not in heads} == {
         "did": "asked",
         "site": "beta",
@@ -281,7 +286,9 @@ def test_entries_tell_what_was_asked_decided_sent_and_averaged(
         }
     ]
     closing = consortium.events("beta", "asked")[2]
-    assert (closing["role"], closing["weights"]) == ("last", averaged[0]["weights"])
+    assert closing["role"] == "last"
+    if transport == "float32":  # else other bytes stand for the same weights
+        assert closing["weights"] == averaged[0]["weights"]
     for name in ("hub", *SITES):
         assert str(tmp_path) not in consortium.log(name).read_text()
 

@@ -14,6 +14,7 @@ import pytest
 from client.policy import SitePolicy
 from common.plan import Aggregation, Model, Plan, Roster
 from common.records import Code, Refusal, Reply, Request
+from server.aggregation import cap_shares, weight_shares
 from server.participation import RunFailed
 from tests.support.hospitals import SITES, small_plan, small_stage
 from tests.support.killed_run import two_stage_plan
@@ -273,6 +274,24 @@ def test_uniform_weights_are_equal(tmp_path: Path) -> None:
     plan = small_plan(aggregation=Aggregation(weight="uniform"))
     outcome = play(plan, tmp_path)
     assert {e["weight_share"] for e in outcome.state.ledger} == {1 / 3}
+
+
+def test_no_site_weighs_more_than_the_plan_permits(tmp_path: Path) -> None:
+    """Alpha does not count in round 2: then the bound leaves equal shares."""
+    plan = small_plan(aggregation=Aggregation(maximum_share=0.36))
+    spoil: dict[str, Spoil] = {"alpha": in_round(2, with_tensors(set_nan))}
+    outcome = play(plan, tmp_path, spoil=spoil)
+    found: dict[int, list[float]] = {1: [], 2: [], 3: []}
+    samples: list[int] = []
+    for entry in outcome.state.ledger:
+        if entry["counted"]:
+            found[entry["round"]].append(entry["weight_share"])
+        if entry["round"] == 1:
+            samples.append(entry["samples"])
+    assert max(samples) / sum(samples) > 0.36  # or the bound would change nothing
+    assert found[1] == found[3] == cap_shares(weight_shares(samples), 0.36)
+    assert max(found[1]) == 0.36
+    assert found[2] == [0.5, 0.5]
 
 
 def test_an_update_above_the_norm_bound_is_refused(tmp_path: Path) -> None:

@@ -42,8 +42,18 @@ def test_an_arm_changes_its_sharing_and_nothing_else_of_a_stage(name: str) -> No
 def test_norms_by_vendor_are_for_arms_that_average_none(name: str) -> None:
     base = small_plan(small_stage(norm_domain="vendor"))
     (stage,) = plan_for(name, base, seed=1).stages
-    local = name in ("local_only", "fedbn", "fedbn_head", "slll")
+    local = name in ("local_only", "slll") or name.startswith("fedbn")
     assert stage.norm_domain == ("vendor" if local else "site")
+
+
+@pytest.mark.parametrize("transport", ["float16", "bfloat16"])
+def test_the_arms_of_compact_messages_differ_in_the_number_format_alone(
+    transport: str,
+) -> None:
+    plain = plan_for("fedbn_head", small_plan(), seed=3)
+    plan = plan_for(f"fedbn_head_{transport}", small_plan(), seed=3)
+    assert plan.aggregation == replace(plain.aggregation, transport=transport)
+    assert replace(plan, id=plain.id, aggregation=plain.aggregation) == plain
 
 
 def test_a_rate_and_a_seed_reach_the_plan() -> None:

@@ -1,4 +1,4 @@
-"""A run that kills itself: ``python -m tests.support.killed_run DIR PHASE``."""
+"""A run that kills itself: ``tests.support.killed_run DIR PHASE [TRANSPORT]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ PHASES = {
     "between_stages_at_a_site": Phase("client.assembly", "next_local", 2),
     "closing": Phase("client.session", "write_model", 4),
 }
+
+IN_16_BITS = {
+    "residual": Phase("common.checkpoint", "save_file", 3, "checkpoints/.residual-")
+}
+"""Moments that only a run with rounded messages has."""
 
 
 def two_stage_plan() -> Plan:
@@ -88,5 +93,10 @@ def die_at(phase: Phase) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    die_at(PHASES[sys.argv[2]])
-    play(two_stage_plan(), Path(sys.argv[1]))
+    folder, phase, *transport = sys.argv[1:]
+    die_at((PHASES | IN_16_BITS)[phase])
+    plan = two_stage_plan()
+    for one in transport:
+        aggregation = replace(plan.aggregation, transport=one)  # type: ignore[arg-type]
+        plan = replace(plan, aggregation=aggregation)
+    play(plan, Path(folder))

@@ -18,7 +18,8 @@ from client.preflight.rehearsed import Rehearsed, StageSize, rehearse_apart
 from client.site import Site, read_site
 from common.models import build_model
 from common.norms import find_norms
-from common.plan import Optimizer, Plan, Start, Target, Work
+from common.plan import Aggregation, Optimizer, Plan, Start, Target, Work
+from common.transport import Transport
 from tests.support.hospitals import small_plan, small_stage
 from tests.support.mammo_client import add_labels, make_hospital
 
@@ -70,6 +71,21 @@ def test_sizes_are_those_of_the_models_tensors(site: Site) -> None:
     head = everything - convolutions - norms
     assert size.kept == norms + head + parameters  # with the momentum of each
     assert size.fixed == 0
+
+
+@pytest.mark.parametrize("transport", ["float16", "bfloat16"])
+def test_sizes_follow_the_number_format_of_messages(
+    site: Site, transport: Transport
+) -> None:
+    """Half travels; what rounding kept back is on the disk, as float32."""
+    plan = plan_of()
+    (size,) = rehearse(site, plan).stages
+    half = replace(plan, aggregation=Aggregation(transport=transport))
+    found = rehearse(site, half)
+    assert found.stages == (
+        replace(size, sent=size.sent // 2, kept=size.kept + size.sent),
+    )
+    assert found.bytes_per_round == size.sent // 2
 
 
 @pytest.mark.parametrize(
