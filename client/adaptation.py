@@ -33,13 +33,15 @@ def reestimate_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
         layer.reset_running_stats()
         layer.train()
     seen = 0
-    with torch.no_grad():
-        for images in batches:
-            seen += len(images)
-            for layer in layers:
-                layer.momentum = len(images) / seen
-            model(images)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    model.eval()
+    try:
+        with torch.no_grad():
+            for images in batches:
+                seen += len(images)
+                for layer in layers:
+                    layer.momentum = len(images) / seen
+                model(images)
+    finally:  # the model lives on where the pass was stopped half way
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        model.eval()
     return seen

@@ -30,6 +30,7 @@ class ModelInfo:
     role : ``selected`` or ``last``; a round that is both says ``selected``
     snapshot : hash of the images it was trained and tested on; empty where an older
         version did not record it
+    reestimated : its statistics were, because the site had been absent for long
     """
 
     plan: str
@@ -45,6 +46,7 @@ class ModelInfo:
     unit: str
     synthetic: bool
     snapshot: str = ""
+    reestimated: bool = False
 
 
 def write_model_folder(
@@ -89,6 +91,8 @@ def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
     data = (
         "SYNTHETIC images; not for use on people" if info.synthetic else "real images"
     )
+    stale = "re-estimated at the end: the site was absent for long"
+    statistics = f"| statistics | {stale} |\n" if info.reestimated else ""
     return f"""# Model card: {info.plan}, round {info.round}, site {info.site}
 
 **Not a medical device.** For research only. Trained on {data}.
@@ -105,7 +109,7 @@ def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
 {plan.preprocessing.voi}, crop {plan.preprocessing.crop} |
 | operating point | {info.thresholds} ({plan.evaluation.at_specificity:.0%} \
 specificity on validation) |
-| tensors | `{content_hash}` |
+{statistics}| tensors | `{content_hash}` |
 
 The local part carries statistics of this site's images: treat the folder as
 confidential.

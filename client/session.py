@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from client.approval import require_approved
 from client.assembly import assemble, enter_stage, require_announced
@@ -26,6 +27,7 @@ from client.local_state import Generation, LocalState
 from client.policy import SitePolicy
 from client.readiness import require_room, time_one_step
 from client.resident import Resident
+from client.staleness import refresh_if_stale
 from common.contract import tensor_hash
 from common.handshake import federation_fingerprint
 from common.plan import Plan
@@ -141,9 +143,10 @@ class SiteSession:
         generation, tensors = assemble(self._resident, state, before, local, request)
         state.note_counted(local)
 
-        evaluated = dict.fromkeys(_METRICS, math.nan)
+        evaluated, refreshed = dict.fromkeys(_METRICS, math.nan), False
         if base:
             self._resident.stage(before).put(tensors)
+            refreshed = self._refresh(before, base - local, tensors)
             evaluated = self._evaluate(before)
         moments = generation.optimizer if before == now else {}
 
@@ -177,9 +180,13 @@ class SiteSession:
                 "evaluated_round": base,
                 **evaluated,
                 "fixed_hash": tensor_hash(tensors, current.contract.fixed),
+                "reestimated": refreshed,
             },
             sent,
         )
+
+    def _refresh(self, stage: int, missed: int, tensors: dict[str, Tensor]) -> bool:
+        return refresh_if_stale(self._resident, self._dataset, stage, missed, tensors)
 
     def _evaluate(self, stage: int) -> dict[str, float]:
         scores = self._score(stage, (VALIDATION,))
@@ -206,6 +213,7 @@ class SiteSession:
         if role == "last":
             state.note_counted(local)
         current.put(tensors)
+        refreshed = self._refresh(stage, round_ - local, tensors)
         scores = self._score(stage, (VALIDATION, TEST))
         thresholds = write_scores(
             output / "scores" / role, scores, self._dataset, plan, stage
@@ -221,6 +229,7 @@ class SiteSession:
             thresholds=thresholds,
             synthetic=self._synthetic,
             snapshot=self._dataset.hash,
+            reestimated=refreshed,
         )
         validation = scores[scores["part"] == VALIDATION]
         return Reply(
@@ -229,6 +238,7 @@ class SiteSession:
                 "site": self._site,
                 "round": round_,
                 "model_hash": model_hash,
+                "reestimated": refreshed,
                 **self._release(summarise(validation, plan.target.unit)),
             },
         )

@@ -30,6 +30,11 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append(f"  never without {', '.join(roster.required)}")
     if roster.permitted_absences is not None:
         lines.append(f"  each may miss {roster.permitted_absences} rounds")
+    if roster.stale_after is not None:
+        lines.append(
+            f"  after more than {roster.stale_after} missed rounds in a row a site "
+            "re-estimates its BatchNorm statistics"
+        )
     lines += [
         f"Task: {target.field} >= {target.at_least} is positive, by {target.unit}",
         f"  truth accepted from: {', '.join(target.label_sources)}",

@@ -79,6 +79,7 @@ REPLY_FIELDS: dict[Kind, dict[str, type]] = {
         "average_precision": float,
         "validation_loss": float,
         "fixed_hash": str,
+        "reestimated": bool,
         "head": str,
     },
     "close": {
@@ -88,6 +89,7 @@ REPLY_FIELDS: dict[Kind, dict[str, type]] = {
         "average_precision": float,
         "validation_loss": float,
         "model_hash": str,
+        "reestimated": bool,
         "head": str,
     },
 }
@@ -114,6 +116,7 @@ class Code(IntEnum):
     STOPPED = 112
     WORKER = 113
     DISK = 114
+    LEFT = 115
     INTERNAL = 199
 
 
@@ -129,9 +132,10 @@ REMEDIES: dict[Code, str] = {
     Code.NOT_FINITE: "training gave values that are not finite",
     Code.BUNDLE: "the run comes with more than the site permits",
     Code.POLICY: "the plan asks for what the site's policy does not allow",
-    Code.STOPPED: "the site has paused, is leaving, or the run was stopped",
+    Code.STOPPED: "the site has paused, is ending, or the run was stopped",
     Code.WORKER: "the site's worker ended several times; its own log has the reference",
     Code.DISK: "the site's disk is too full for another round",
+    Code.LEFT: "the site has left this federation",
     Code.INTERNAL: "the site failed; its own log has the reference",
 }
 
@@ -195,8 +199,8 @@ def encode(
         If a field is missing, unknown or of another type than the schema says.
     """
     _check(fields, schema)
-    numbers = {k: v for k, v in fields.items() if schema[k] is not str}
-    words = {k: v for k, v in fields.items() if schema[k] is str}
+    numbers = {k: v for k, v in fields.items() if schema[k] in (int, float)}
+    words = {k: v for k, v in fields.items() if k not in numbers}
     return RecordDict(
         {
             "shared": shared,

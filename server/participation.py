@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -14,7 +14,7 @@ from common.records import (
     Request,
     Value,
 )
-from server.conversation import ask
+from server.conversation import LEFT, ask
 from server.ledger import absences
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,16 @@ class RunFailed(RuntimeError):  # noqa: N818  an outcome
 
 
 def greet(
-    grid: Grid, plan: Plan, run: str, fingerprint: str
+    grid: Grid, plan: Plan, run: str, fingerprint: str, excused: Collection[str] = ()
 ) -> tuple[dict[str, int], dict[str, Mapping[str, Value]]]:
     """Hold round 0: find every site of the roster and compare what both ends hold.
+
+    Nodes that bear the name of another site are none of this run's business: they may
+    have joined the federation after the plan was made.
+
+    Parameters
+    ----------
+    excused : sites that have left; the run goes on without them, unless they are back
 
     Returns
     -------
@@ -46,17 +53,17 @@ def greet(
         builds other tensors; every such site is named with its reason.
     """
     request = Request("handshake", {"plan": plan.hash, "run": run})
-    _gather(grid, plan)
-    nodes = sorted(grid.get_node_ids())
+    _gather(grid, plan, excused)
+    names = {node.node_id: node.name for node in grid.get_nodes()}
+    nodes = sorted(n for n, name in names.items() if name in ("", *plan.roster.sites))
     limit = min(HANDSHAKE_SECONDS, plan.aggregation.round_timeout)
     answers = ask(grid, dict.fromkeys(nodes, request), "0", limit)
-    names = {node.node_id: node.name for node in grid.get_nodes() if node.name}
     found: dict[str, int] = {}
     problems: list[str] = []
     hellos: dict[str, Mapping[str, Value]] = {}
     for node in nodes:
         hello = answers[node].fields
-        site = str(hello["site"]) if hello else names.get(node, f"node {node}")
+        site = str(hello["site"]) if hello else names[node] or f"node {node}"
         reason = answers[node].reason or _disagreement(hello or {}, plan, fingerprint)
         if site in found:
             reason = "two nodes answer for it"
@@ -72,17 +79,20 @@ def greet(
         for site in plan.roster.sites
         if site not in found and site not in named
     ]
+    problems = [one for one in problems if one.partition(":")[0] not in excused]
     if problems:
-        raise RunFailed("the handshake failed:\n  " + "\n  ".join(problems))
-    return {site: found[site] for site in plan.roster.sites}, hellos
+        others = ", ".join(sorted(set(names.values()) - {"", *plan.roster.sites}))
+        hint = f"\n  (online, but not in the plan's roster: {others})" if others else ""
+        raise RunFailed("the handshake failed:\n  " + "\n  ".join(problems) + hint)
+    return {site: found[site] for site in plan.roster.sites if site in found}, hellos
 
 
-def _gather(grid: Grid, plan: Plan) -> None:
+def _gather(grid: Grid, plan: Plan, excused: Collection[str]) -> None:
     """Wait for sites that are not online yet; registered nodes bear a site's name."""
     deadline = time.monotonic() + GATHER_SECONDS
     while True:
         online = {node.name for node in grid.get_nodes()}
-        absent = [site for site in plan.roster.sites if site not in online]
+        absent = [s for s in plan.roster.sites if s not in {*online, *excused}]
         # Nodes without names, as Ray's: who they are, only the handshake tells.
         if not absent or "" in online or time.monotonic() > deadline:
             return
@@ -117,7 +127,8 @@ def require_quorum(
     counted : sites whose update passed in this round
     ledger : all entries, this round's included
     everyone : the round opens a later stage: all sites carry their local part over in
-        it, and one that does not could never take part again
+        it, and one that does not could never take part again; but who has left the
+        federation does not want to
 
     Raises
     ------
@@ -135,8 +146,15 @@ def require_quorum(
             f"round {round_}: {len(present)} sites counted, the plan needs "
             f"{roster.minimum_sites} ({reasons}). Mend the sites, then resume."
         )
-    required = roster.sites if everyone else roster.required
-    if absent := sorted(set(required) - present):
+    left = {
+        entry["site"]
+        for entry in ledger
+        if entry["round"] == round_ and entry["reason"] == LEFT
+    }
+    required = set(roster.required)
+    if everyone:
+        required |= set(roster.sites) - left
+    if absent := sorted(required - present):
         opening = " (it opens a stage)" if everyone else ""
         raise RunFailed(
             f"round {round_}{opening}: required sites are missing: {', '.join(absent)} "

@@ -30,11 +30,12 @@ from common.records import Request, Value
 from common.sharing import contract
 from server.aggregation import average
 from server.checkpoints import Checkpoints, RunState
-from server.closing import close
-from server.conversation import OFFLINE, ask
+from server.closing import Closed, close
+from server.conversation import LEFT, Answer, ask
 from server.deadlines import round_deadline
+from server.ledger import away
 from server.participation import RunFailed, greet, require_quorum
-from server.replies import Metrics, judge, ledger_entries
+from server.replies import judge, ledger_entries
 from server.selection import select_round
 
 
@@ -122,7 +123,8 @@ class Federation:
         state = self._checkpoints.newest() or self._begin()
         fingerprint = federation_fingerprint(self._contracts)
         self._ledger = state.ledger
-        nodes, self._hellos = greet(grid, self._plan, state.run, fingerprint)
+        left = [site for site, why in away(state.ledger).items() if why == LEFT]
+        nodes, self._hellos = greet(grid, self._plan, state.run, fingerprint, left)
         self._pin_snapshots()
         self._observer.started(state.round, self._plan.rounds, self._plan.roster.sites)
         while state.round < self._plan.rounds:
@@ -138,7 +140,10 @@ class Federation:
         return self._finish(grid, nodes, state)
 
     def _pin_snapshots(self) -> None:
-        """Hold every site to the prepared images of its first handshake."""
+        """Hold every site to the prepared images of its first handshake.
+
+        Of a site that has left, that handshake is the one that is still good.
+        """
         path = self._folder / "handshake.json"
         if not path.is_file():
             write_atomic(path, json.dumps(self._hellos, indent=2).encode())
@@ -154,6 +159,7 @@ class Federation:
                 f"the prepared images of {', '.join(changed)} are not those that this "
                 "run began with. Restore them, or start a new run in another folder."
             )
+        self._hellos = {**first, **self._hellos}
 
     def _begin(self) -> RunState:
         initial = initial_tensors(
@@ -182,14 +188,18 @@ class Federation:
         shared_hash = state.shared_hash if same else tensor_hash(shared, shared)
         leaving = self._contracts[self._plan.stage_at(state.round)]
         sent = {key: state.shared[key] for key in leaving.sent}
+        asked = self._able(nodes, state)
         requests = {
             node: Request("train", self._asks(state, site, shared_hash), sent)
-            for site, node in nodes.items()
+            for site, node in asked.items()
         }
         limit = self._limit(number, state.ledger)
-        given_up = [nodes[site] for site in _offline(state.ledger)]
-        answers = ask(grid, requests, str(round_), limit, given_up)
-        by_site = {site: answers[node] for site, node in nodes.items()}
+        gone = {asked[s]: why for s, why in away(state.ledger).items() if s in asked}
+        answers = ask(grid, requests, str(round_), limit, gone)
+        by_site = {
+            site: answers[asked[site]] if site in asked else _GONE
+            for site in self._plan.roster.sites
+        }
 
         judged = judge(by_site, shared, rule, self._plan, self._hellos, state.round)
         ledger = [
@@ -218,10 +228,22 @@ class Federation:
             seconds={**state.seconds, round_: time.monotonic() - began},
             local_rounds={
                 **state.local_rounds,
-                round_: {s: round_ if s in judged.norms else before[s] for s in nodes},
+                round_: {
+                    s: round_ if s in judged.norms else before[s] for s in by_site
+                },
             },
             ledger=ledger,
         )
+
+    def _able(self, nodes: dict[str, int], state: RunState) -> dict[str, int]:
+        """Leave out who had left when the stage of a round opened, back now or not.
+
+        Its local part was not carried over into that stage.
+        """
+        stage, local = self._plan.stage_at(state.round), state.local_rounds[state.round]
+        return {
+            s: n for s, n in nodes.items() if self._plan.stage_at(local[s]) == stage
+        }
 
     def _limit(self, stage: int, ledger: list[dict[str, Any]]) -> float:
         if not self._own_machines:
@@ -263,12 +285,14 @@ class Federation:
     def _finish(self, grid: Grid, nodes: dict[str, int], state: RunState) -> Outcome:
         """Give every site its model of the last and of the selected round."""
         last = state.round
-        metrics = self._close(grid, nodes, state, state, "last")
+        closed = {"last": self._close(grid, nodes, state, state, "last")}
+        metrics = closed["last"].metrics
         state = replace(state, history={**state.history, last: metrics})
         selected = self._select(state) or last
         chosen = state if selected == last else self._checkpoints.read(selected)
-        self._close(grid, nodes, state, chosen, "selected")
+        closed["selected"] = self._close(grid, nodes, state, chosen, "selected")
         missed = any(not entry["counted"] for entry in state.ledger)
+        missed |= any(one.without for one in closed.values())
         status = "complete_with_absences" if missed else "complete"
         outcome = {
             "status": status,
@@ -280,6 +304,10 @@ class Federation:
             "losses": state.losses,
             "seconds": state.seconds,
             "ledger": state.ledger,
+            "closed": {
+                role: {"reestimated": one.reestimated, "without": one.without}
+                for role, one in closed.items()
+            },
         }
         write_atomic(self._folder / "outcome.json", json.dumps(outcome).encode())
         self._observer.finished(status)
@@ -292,18 +320,11 @@ class Federation:
         state: RunState,
         chosen: RunState,
         role: str,
-    ) -> dict[str, Metrics]:
+    ) -> Closed:
         number = self._plan.stage_at(chosen.round)
         rule, limit = self._contracts[number], self._limit(number, state.ledger)
-        gone = _offline(state.ledger)
-        return close(grid, self._plan, rule, nodes, state, chosen, role, limit, gone)
+        able, gone = self._able(nodes, chosen), away(state.ledger)
+        return close(grid, self._plan, rule, able, state, chosen, role, limit, gone)
 
 
-def _offline(ledger: list[dict[str, Any]]) -> list[str]:
-    """Name the sites that were offline in the last round."""
-    last = max((entry["round"] for entry in ledger), default=0)
-    return [
-        entry["site"]
-        for entry in ledger
-        if entry["round"] == last and entry["reason"] == OFFLINE
-    ]
+_GONE = Answer(None, {}, False, LEFT, attempts=0)

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from client.approval import last_approved
+from client.approval import has_left, last_approved
 from client.commands.shared import settings_of, user_errors
 from client.commands.start import policy_file
 from client.health import PAUSED_FILE, obstacle
@@ -54,6 +54,7 @@ def _facts(site: Site, policy: Path) -> dict[str, Any]:
         "site": site.site,
         "at_work": reason is None,
         "obstacle": reason,
+        "left": has_left(state),
         "paused": (state / PAUSED_FILE).exists(),
         "doing": found.get("doing") if reason is None else None,
         "last_heartbeat_seconds": _age(found.get("heartbeat")),
