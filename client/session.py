@@ -108,6 +108,8 @@ class SiteSession:
                 return self._train(request)
             case "close":
                 return self._close(request)
+            case "offer":
+                raise Refusal(Code.ROSTER, f"{self._site} is of the roster itself")
 
     def _handshake(self) -> Reply:
         images = len(self._train_rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.parts import PARTS
 from common.plan import Plan, Stage
 
-_PART_WORDS = {
+PART_WORDS = {
     "trunk": "convolution weights",
     "norm_affine": "BatchNorm scale and shift",
     "norm_stats": "BatchNorm statistics",
@@ -67,8 +67,8 @@ def describe_plan(plan: Plan) -> list[str]:
 
 def _describe_stage(number: int, stage: Stage) -> list[str]:
     shared = stage.sharing_letters()
-    travels = [_PART_WORDS[part] for part in PARTS if shared[part]]
-    stays = [_PART_WORDS[part] for part in PARTS if not shared[part]]
+    travels = [PART_WORDS[part] for part in PARTS if shared[part]]
+    stays = [PART_WORDS[part] for part in PARTS if not shared[part]]
     optimizer, work = stage.optimizer, stage.work
     lines = [
         f"Stage {number}, {stage.name}: {stage.rounds} rounds, {stage.model.name}",

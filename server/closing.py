@@ -32,6 +32,20 @@ class Closed:
     without: list[str]
 
 
+def able(plan: Plan, nodes: Mapping[str, int], state: RunState) -> dict[str, int]:
+    """Leave out who had left when the stage of a round opened, back now or not.
+
+    Its local part was not carried over into that stage.
+
+    Parameters
+    ----------
+    nodes : node id by site
+    state : after the round
+    """
+    stage, local = plan.stage_at(state.round), state.local_rounds[state.round]
+    return {site: n for site, n in nodes.items() if plan.stage_at(local[site]) == stage}
+
+
 def close(
     grid: Grid,
     plan: Plan,
@@ -48,7 +62,7 @@ def close(
     Parameters
     ----------
     rule : contract of the stage that ``chosen`` belongs to
-    nodes : node id by site; of sites whose local part is of that round's stage
+    nodes : node id by site
     state : after the last round
     chosen : the state whose round is meant
     role : ``last`` or ``selected``
@@ -62,6 +76,7 @@ def close(
         If a site that must get its model did not.
     """
     shared = {key: chosen.shared[key] for key in rule.sent}
+    nodes = able(plan, nodes, chosen)
     requests = {}
     for site, node in nodes.items():
         fields: dict[str, Value] = {
@@ -95,12 +110,12 @@ def close(
             + ". Mend the sites, then resume."
         )
     answered = {
-        site: fields
+        site: kept
         for site, node in nodes.items()
-        if (fields := answers[node].fields) is not None
+        if (kept := answers[node].fields) is not None
     }
     return Closed(
-        {site: metrics_of(fields) for site, fields in answered.items()},
-        [site for site, fields in answered.items() if fields["reestimated"]],
+        {site: metrics_of(kept) for site, kept in answered.items()},
+        [site for site, kept in answered.items() if kept["reestimated"]],
         [site for site in plan.roster.sites if site not in answered],
     )

@@ -110,6 +110,8 @@ def ask(
     -------
     An answer for every node of ``requests``.
     """
+    if not requests:
+        return {}
     deadline = time.monotonic() + timeout
     pack = _Packer(group, deadline)
     questions = {node: _Question(node, one) for node, one in requests.items()}

@@ -30,7 +30,7 @@ from common.records import Request, Value
 from common.sharing import contract
 from server.aggregation import average
 from server.checkpoints import Checkpoints, RunState
-from server.closing import Closed, close
+from server.closing import Closed, able, close
 from server.conversation import LEFT, Answer, ask
 from server.deadlines import round_deadline
 from server.ledger import away
@@ -188,7 +188,7 @@ class Federation:
         shared_hash = state.shared_hash if same else tensor_hash(shared, shared)
         leaving = self._contracts[self._plan.stage_at(state.round)]
         sent = {key: state.shared[key] for key in leaving.sent}
-        asked = self._able(nodes, state)
+        asked = able(self._plan, nodes, state)
         requests = {
             node: Request("train", self._asks(state, site, shared_hash), sent)
             for site, node in asked.items()
@@ -234,16 +234,6 @@ class Federation:
             },
             ledger=ledger,
         )
-
-    def _able(self, nodes: dict[str, int], state: RunState) -> dict[str, int]:
-        """Leave out who had left when the stage of a round opened, back now or not.
-
-        Its local part was not carried over into that stage.
-        """
-        stage, local = self._plan.stage_at(state.round), state.local_rounds[state.round]
-        return {
-            s: n for s, n in nodes.items() if self._plan.stage_at(local[s]) == stage
-        }
 
     def _limit(self, stage: int, ledger: list[dict[str, Any]]) -> float:
         if not self._own_machines:
@@ -323,8 +313,8 @@ class Federation:
     ) -> Closed:
         number = self._plan.stage_at(chosen.round)
         rule, limit = self._contracts[number], self._limit(number, state.ledger)
-        able, gone = self._able(nodes, chosen), away(state.ledger)
-        return close(grid, self._plan, rule, able, state, chosen, role, limit, gone)
+        gone = away(state.ledger)
+        return close(grid, self._plan, rule, nodes, state, chosen, role, limit, gone)
 
 
 _GONE = Answer(None, {}, False, LEFT, attempts=0)

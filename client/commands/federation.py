@@ -22,7 +22,7 @@ from client.policy import PolicyError, read_policy
 from client.site import SiteError, settings_file
 from common.atomic import write_atomic
 from common.keys import make_key, public_text, read_key
-from common.plan import PlanError, read_plan
+from common.plan import read_plan
 from common.plan_words import describe_plan
 from common.progress import View
 from common.records import Refusal
@@ -65,17 +65,13 @@ def init(context: typer.Context) -> None:
 def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
     """Show a plan in plain words, what has changed, and record that you agree.
 
-    The node refuses every plan but the one approved last.
+    The node refuses every plan but the one approved last. A site that is not in the
+    plan's roster agrees to receive the shared part of a finished run, no more.
     """
     view = View()
     with user_errors():
         site = settings_of(context)
         wanted = read_plan(plan)
-        if site.site not in wanted.roster.sites:
-            raise PlanError(
-                f"{site.site} is not in the plan's roster: "
-                f"{', '.join(wanted.roster.sites)}."
-            )
         try:
             read_policy(policy_file(context.obj)).require(wanted)
         except Refusal as refusal:
@@ -94,6 +90,11 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
                 describe_plan(before), words, lineterm="", n=99
             )
             view.say("\n".join(list(changes)[3:]))
+        if site.site not in wanted.roster.sites:
+            view.say(
+                f"{site.site} is not in the roster ({', '.join(wanted.roster.sites)}): "
+                "it takes no part in training, it may receive the shared part."
+            )
         if not yes:
             typer.confirm("Approve this plan?", abort=True)
         record_approval(site.state_folder, wanted)

@@ -63,9 +63,8 @@ def start(context: typer.Context) -> None:
 
 def _say_left(site: Site) -> NoReturn:
     typer.echo(
-        f"{site.site} has left the federation and does not take part. Nothing runs here, "
-        f"nothing was deleted. mammo-client --site {site.site} approve PLAN takes part "
-        "again.",
+        f"{site.site} has left the federation. Nothing runs here, nothing was deleted. "
+        f"mammo-client --site {site.site} approve PLAN takes part again.",
         err=True,
     )
     raise typer.Exit(LEFT_STATUS)
