@@ -129,7 +129,7 @@ def _policy(file: Path) -> list[str]:
 def _received(part: Mapping[str, Any]) -> str:
     return (
         f"of plan {part['plan']}, round {part['round']}, {_ago(part['seconds'])}, hash "
-        f"{part['tensors'][:12]}; no model yet, lacks {', '.join(part['missing']) or '-'}"
+        f"{part['tensors'][:12]}; no model, lacks {', '.join(part['missing']) or '-'}"
     )
 
 
