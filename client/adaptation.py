@@ -42,12 +42,14 @@ def reestimate_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
         layer.train()
     hooks = [layer.register_forward_pre_hook(weigh) for layer in layers]
     total = 0
-    with torch.no_grad():
-        for images in batches:
-            model(images)
-            total += len(images)
-    for layer, momentum, hook in zip(layers, momenta, hooks, strict=True):
-        layer.momentum = momentum
-        hook.remove()
-    model.eval()
+    try:
+        with torch.no_grad():
+            for images in batches:
+                model(images)
+                total += len(images)
+    finally:  # the model lives on where the pass was stopped half way
+        for layer, momentum, hook in zip(layers, momenta, hooks, strict=True):
+            layer.momentum = momentum
+            hook.remove()
+        model.eval()
     return total

@@ -1,5 +1,8 @@
 """Which plan a site has approved: a file with its hash, written by a person's command.
 
+A site that leaves the federation withdraws its approval, and nothing is answered any
+more; to approve a plan is to take part again.
+
 In a simulation `mammo-sim` approves for every virtual hospital.
 """
 
@@ -13,13 +16,34 @@ from common.plan import Plan, PlanError, plan_to_json, read_plan
 from common.records import Code, Refusal
 
 _NAME = "approved.json"
+_LEFT = "left"
 
 
 def approve(site_state: Path, plan: Plan) -> None:
-    """Record that this site agrees to the plan; the whole plan is kept beside it."""
+    """Record that this site agrees to the plan; the whole plan is kept beside it.
+
+    A site that had left takes part again.
+    """
     site_state.mkdir(parents=True, exist_ok=True)
     write_atomic(site_state / f"plan-{plan.hash[:12]}.json", plan_to_json(plan))
     write_atomic(site_state / _NAME, json.dumps({"plan": plan.hash}).encode())
+    (site_state / _LEFT).unlink(missing_ok=True)
+
+
+def leave(site_state: Path) -> None:
+    """Withdraw the approval, and note that the site has left; nothing else changes.
+
+    The note comes first: a node at work tells the coordinator that we left, not that we
+    never agreed.
+    """
+    site_state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomic(site_state / _LEFT, b"", 0o600)
+    (site_state / _NAME).unlink(missing_ok=True)
+
+
+def has_left(site_state: Path) -> bool:
+    """Tell whether the site has left the federation; its folder need not exist."""
+    return (site_state / _LEFT).exists()
 
 
 def approved_plan(site_state: Path, plan_hash: str) -> Plan:

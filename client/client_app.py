@@ -54,7 +54,7 @@ def make_client_app(connect: Connect, note: Note = unrecorded) -> ClientApp:
 
     Returns
     -------
-    ClientApp that answers handshake, train and close messages.
+    ClientApp that answers handshake, train, close and offer messages.
     """
     app = ClientApp()
 
@@ -69,6 +69,10 @@ def make_client_app(connect: Connect, note: Note = unrecorded) -> ClientApp:
     @app.evaluate("close")
     def close(message: Message, context: Context) -> Message:
         return _answer("close", message, context, connect, note)
+
+    @app.query("shared")
+    def offer(message: Message, context: Context) -> Message:
+        return _answer("offer", message, context, connect, note)
 
     return app
 

@@ -61,6 +61,7 @@ def write_model(
     thresholds: dict[str, float | None],
     synthetic: bool,
     snapshot: str,
+    reestimated: bool,
 ) -> str:
     """Write shared and own part together to ``<folder>/<plan>/<round>/``.
 
@@ -84,6 +85,7 @@ def write_model(
         synthetic=synthetic,
         snapshot=snapshot,
         norm_domains=dict(current.domains.of) if current.domains else {},
+        reestimated=reestimated,
     )
     tensors = current.look(current.model.state_dict())
     return write_model_folder(folder / plan.id / str(round_), tensors, info, plan)

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from client.approval import has_left
 from client.node_status import read_status, silence
 from client.supervisor import SILENT_SECONDS
 from common.lock import is_held
@@ -27,6 +28,8 @@ def obstacle(state: Path) -> str | None:
     ----------
     state : the site's folder of local state; need not exist
     """
+    if has_left(state):
+        return "it has left the federation"
     if (state / PAUSED_FILE).exists():
         return "it is paused"
     status = read_status(state)

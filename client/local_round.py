@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from client.training import (
     train,
 )
 from common.norms import set_norm_mode
+from common.records import Code, Refusal
 from common.seeds import derive_seed
 from common.sharing import set_trainable
 
@@ -49,6 +50,30 @@ def class_counts(dataset: SiteDataset) -> tuple[int, int]:
     targets = dataset.targets(dataset.select(TRAIN))
     positives = int(targets.sum())
     return len(targets) - positives, positives
+
+
+def reestimate(resident: Resident, dataset: SiteDataset, stage_number: int) -> None:
+    """Re-estimate a stage model's statistics over all training images, labelled or not.
+
+    Raises
+    ------
+    Refusal
+        With ``STOPPED`` if the process was told to stop.
+    """
+    size = resident.plan.stages[stage_number].work.batch_size
+    rows = dataset.select(TRAIN, labelled=False)
+    loader = loader_of(resident, dataset, stage_number)
+    batches = [
+        batch for mine in loader.apart(rows) for batch in in_order(rows[mine], size)
+    ]
+
+    def images() -> Iterator[Tensor]:
+        for batch, _ in loader.batches(batches):
+            if resident.stopped():
+                raise Refusal(Code.STOPPED, "re-estimation was stopped half way")
+            yield batch
+
+    reestimate_statistics(resident.stage(stage_number).model, images())
 
 
 def train_round(
@@ -87,13 +112,7 @@ def train_round(
     stage, current = plan.stages[stage_number], resident.stage(stage_number)
     model, loader = current.model, loader_of(resident, dataset, stage_number)
     if stage.norm_mode == "reestimate":
-        rows = dataset.select(TRAIN, labelled=False)
-        batches = [
-            batch
-            for mine in loader.apart(rows)
-            for batch in in_order(rows[mine], stage.work.batch_size)
-        ]
-        reestimate_statistics(model, (images for images, _ in loader.batches(batches)))
+        reestimate(resident, dataset, stage_number)
         return Trained(math.nan, 0, 0.0), {}
 
     def seed(purpose: str) -> int:

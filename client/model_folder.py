@@ -34,6 +34,7 @@ class ModelInfo:
         version did not record it
     norm_domains : vendor of an image to the vendor whose norms it goes through; empty
         where all images go through the same
+    reestimated : its statistics were, because the site had been absent for long
     """
 
     plan: str
@@ -50,6 +51,7 @@ class ModelInfo:
     synthetic: bool
     snapshot: str = ""
     norm_domains: dict[str, str] = field(default_factory=dict)
+    reestimated: bool = False
 
 
 def write_model_folder(
@@ -108,6 +110,8 @@ def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
     )
     vendors = ", ".join(sorted(set(info.norm_domains.values())))
     norms = f"apart for images of {vendors}" if vendors else "the same for all images"
+    stale = "re-estimated at the end: the site was absent for long"
+    statistics = f"| statistics | {stale} |\n" if info.reestimated else ""
     return f"""# Model card: {info.plan}, round {info.round}, site {info.site}
 
 **Not a medical device.** For research only. Trained on {data}.
@@ -125,7 +129,7 @@ def _card(info: ModelInfo, plan: Plan, content_hash: str) -> str:
 {plan.preprocessing.voi}, crop {plan.preprocessing.crop} |
 | operating point | {info.thresholds} ({plan.evaluation.at_specificity:.0%} \
 specificity on validation) |
-| tensors | `{content_hash}` |
+{statistics}| tensors | `{content_hash}` |
 
 The local part carries statistics of this site's images: treat the folder as
 confidential.

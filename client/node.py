@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from flwr.app import Context, Message, RecordDict
 
+from client.approval import has_left
 from client.audit_trail import AuditTrail
 from client.bundle import require_permitted
 from client.client_app import make_client_app
@@ -104,7 +105,7 @@ class Node:
             threading.Thread(
                 target=self._beat, name=HEARTBEAT_THREAD, daemon=True
             ).start()
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not self._has_left():
                 waiting = self._next()
                 if waiting is None:
                     self._stop.wait(POLL_SECONDS)
@@ -203,6 +204,8 @@ class Node:
         """Refuse before anything is read: the task, then what came with the run."""
         if waiting.kind not in MESSAGE_TYPES.values():
             raise Refusal(Code.REQUEST, "the message asks for another task")
+        if self._has_left():
+            raise Refusal(Code.LEFT, "the site has left the federation")
         if self._settings.paused.exists():
             raise Refusal(Code.STOPPED, "the site is paused")
         if waiting.run not in self._runs:
@@ -224,6 +227,8 @@ class Node:
             Where the worker is to stop.
         """
         self._status.tick()
+        if self._has_left():  # first: who leaves ends too
+            raise Refusal(Code.LEFT, "the site has left the federation")
         if self._stop.is_set() or self._settings.paused.exists():
             raise Refusal(Code.STOPPED, "the site was told to stop")
         now = time.monotonic()
@@ -232,6 +237,9 @@ class Node:
             if self._is_over():
                 raise Refusal(Code.STOPPED, "the run is over")
 
+    def _has_left(self) -> bool:
+        return has_left(self._settings.state)
+
     def _is_over(self) -> bool:
         try:
             return self._fleet.is_over(self._run)
@@ -239,7 +247,10 @@ class Node:
             return False
 
     def _insist(self, step: Callable[[], _T]) -> _T:
-        """Try a step until it works; only the end of the run or of the node ends it."""
+        """Try a step until it works; only the end of the run or of the node ends it.
+
+        A site that leaves does not wait for a coordinator that is out of reach.
+        """
         tries = 0
         while True:
             try:
@@ -253,7 +264,7 @@ class Node:
                 if isinstance(error, KeyRefusedError | StillOnlineError) or tries < 3:
                     log.warning("%s; trying again in %g s", error, pause)
                 self._status.tick(pause)
-                if self._stop.wait(pause):
+                if self._has_left() or self._stop.wait(pause):
                     raise Stopping from error
 
 

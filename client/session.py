@@ -27,6 +27,7 @@ from client.policy import SitePolicy
 from client.readiness import require_room, time_one_step
 from client.resident import Resident
 from client.sanity import IMAGES, require_sane
+from client.staleness import refresh_if_stale
 from client.update import update_of
 from common.contract import tensor_hash
 from common.handshake import federation_fingerprint
@@ -108,6 +109,8 @@ class SiteSession:
                 return self._train(request)
             case "close":
                 return self._close(request)
+            case "offer":
+                raise Refusal(Code.ROSTER, f"{self._site} is of the roster itself")
 
     def _handshake(self) -> Reply:
         images = len(self._train_rows)
@@ -145,8 +148,9 @@ class SiteSession:
         spreads = self._require_sane(before, generation, tensors, request)
         state.note_counted(local)
 
-        evaluated = dict.fromkeys(_METRICS, math.nan)
+        evaluated, refreshed = dict.fromkeys(_METRICS, math.nan), False
         if base:
+            refreshed = self._refresh(before, base - local, tensors)
             evaluated = self._evaluate(before)
         moments = generation.optimizer if before == now else {}
 
@@ -184,6 +188,7 @@ class SiteSession:
                 "evaluated_round": base,
                 **evaluated,
                 "fixed_hash": tensor_hash(tensors, current.contract.fixed),
+                "reestimated": refreshed,
             },
             sent,
         )
@@ -206,6 +211,9 @@ class SiteSession:
             lambda: self._resident.initial(stage),
             images,
         )
+
+    def _refresh(self, stage: int, missed: int, tensors: dict[str, Tensor]) -> bool:
+        return refresh_if_stale(self._resident, self._dataset, stage, missed, tensors)
 
     def _evaluate(self, stage: int) -> dict[str, float]:
         scores = self._score(stage, (VALIDATION,))
@@ -233,6 +241,7 @@ class SiteSession:
         self._require_sane(stage, generation, tensors, request)
         if role == "last":
             state.note_counted(local)
+        refreshed = self._refresh(stage, round_ - local, tensors)
         scores = self._score(stage, (VALIDATION, TEST))
         thresholds = write_scores(
             output / "scores" / role, scores, self._dataset, plan, stage
@@ -248,6 +257,7 @@ class SiteSession:
             thresholds=thresholds,
             synthetic=self._synthetic,
             snapshot=self._dataset.hash,
+            reestimated=refreshed,
         )
         validation = scores[scores["part"] == VALIDATION]
         return Reply(
@@ -256,6 +266,7 @@ class SiteSession:
                 "site": self._site,
                 "round": round_,
                 "model_hash": model_hash,
+                "reestimated": refreshed,
                 **self._release(summarise(validation, plan.target.unit)),
             },
         )

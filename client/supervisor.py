@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.approval import has_left
 from client.node_status import read_status, silence
 from common.lock import locked
 
@@ -90,7 +91,7 @@ class _Child:
 
 
 def supervise(words: Sequence[str], state: Path, stop: threading.Event) -> None:
-    """Run a site until told to stop.
+    """Run a site until told to stop, or until it leaves the federation.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def supervise(words: Sequence[str], state: Path, stop: threading.Event) -> None:
     node = _Child("node", [*command, "run-node"])
     with locked(state):
         try:
-            while not stop.is_set():
+            while not stop.is_set() and not has_left(state):
                 worker.keep()
                 node.keep()
                 if node.process is not None and node.age > _GRACE:

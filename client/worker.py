@@ -16,10 +16,12 @@ from pathlib import Path
 import torch
 
 from client.approval import approved_plan
+from client.client_app import Session
 from client.data.dataset import build_dataset
 from client.data.snapshot import CacheError, open_snapshot
 from client.health import WORKER_LOCK
 from client.link import HungUpError, has_hung_up, listen, receive_request, send_answer
+from client.newcomer import Newcomer
 from client.policy import read_policy
 from client.resident import Resident
 from client.session import SiteFolders, SiteSession
@@ -43,7 +45,7 @@ class Worker:
     def __init__(self, site: Site, policy_file: Path) -> None:
         self._site = site
         self._policy_file = policy_file
-        self._session: SiteSession | None = None
+        self._session: Session | None = None
         self._plan = ""
         self._stopped: Callable[[], bool] = lambda: False
 
@@ -76,14 +78,14 @@ class Worker:
             log.exception("the session failed")
             return Refusal(Code.INTERNAL, type(error).__name__)
 
-    def _session_for(self, plan_hash: str) -> SiteSession:
+    def _session_for(self, plan_hash: str) -> Session:
         if self._session is None or self._plan != plan_hash:
             plan = approved_plan(self._site.state_folder, plan_hash)
             self._session = self._open(plan)
             self._plan = plan_hash
         return self._session
 
-    def _open(self, plan: Plan) -> SiteSession:
+    def _open(self, plan: Plan) -> Session:
         site = self._site
         if plan.version != version("mammofed"):
             raise Refusal(
@@ -93,6 +95,8 @@ class Worker:
             torch.set_num_threads(threads)
         policy = read_policy(self._policy_file)
         policy.require(plan)
+        if site.site not in plan.roster.sites:  # it needs no image for what it gets
+            return Newcomer(site.site, plan, site.state_folder)
         snapshot = open_snapshot(site.folder, plan.preprocessing)
         resident = Resident(
             plan, device_of(site), site.start_file, stopped=lambda: self._stopped()

@@ -72,12 +72,18 @@ class Roster:
     required : sites without which no round counts
     minimum_sites : a round with fewer counted replies fails the run
     permitted_absences : rounds any one site may miss before the run fails; None = any
+    stale_after : a site whose local state is older than so many rounds re-estimates its
+        BatchNorm statistics before it is evaluated and trains on; None = never. The
+        default is a judgement, not measured: after a few missed rounds the statistics
+        still fit the weights, and a pass over all images would cost more than it mends;
+        beyond them they describe a network that is no longer there
     """
 
     sites: tuple[Slug, ...]
     required: tuple[Slug, ...] = ()
     minimum_sites: PositiveInt = 1
     permitted_absences: Annotated[int, Field(ge=0)] | None = None
+    stale_after: Annotated[int, Field(ge=0)] | None = 5
 
     @model_validator(mode="after")
     def _consistent(self) -> Roster:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.parts import PARTS
 from common.plan import Plan, Stage
 
-_PART_WORDS = {
+PART_WORDS = {
     "trunk": "convolution weights",
     "norm_affine": "BatchNorm scale and shift",
     "norm_stats": "BatchNorm statistics",
@@ -30,6 +30,11 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append(f"  never without {', '.join(roster.required)}")
     if roster.permitted_absences is not None:
         lines.append(f"  each may miss {roster.permitted_absences} rounds")
+    if roster.stale_after is not None:
+        lines.append(
+            f"  after more than {roster.stale_after} missed rounds in a row a site "
+            "re-estimates its BatchNorm statistics"
+        )
     lines += [
         f"Task: {target.field} >= {target.at_least} is positive, by {target.unit}",
         f"  truth accepted from: {', '.join(target.label_sources)}",
@@ -63,8 +68,8 @@ def describe_plan(plan: Plan) -> list[str]:
 
 def _describe_stage(number: int, stage: Stage) -> list[str]:
     shared = stage.sharing_letters()
-    travels = [_PART_WORDS[part] for part in PARTS if shared[part]]
-    stays = [_PART_WORDS[part] for part in PARTS if not shared[part]]
+    travels = [PART_WORDS[part] for part in PARTS if shared[part]]
+    stays = [PART_WORDS[part] for part in PARTS if not shared[part]]
     optimizer, work = stage.optimizer, stage.work
     lines = [
         f"Stage {number}, {stage.name}: {stage.rounds} rounds, {stage.model.name}",

@@ -18,12 +18,13 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 Value = bool | int | float | str
-Kind = Literal["handshake", "train", "close"]
+Kind = Literal["handshake", "train", "close", "offer"]
 
 MESSAGE_TYPES: dict[Kind, str] = {
     "handshake": "query.handshake",
     "train": "train.round",
     "close": "evaluate.close",
+    "offer": "query.shared",
 }
 """Flower's name of each message kind."""
 
@@ -46,6 +47,14 @@ REQUEST_FIELDS: dict[Kind, dict[str, type]] = {
         "round": int,
         "local_round": int,
         "role": str,
+        "shared_hash": str,
+        "fingerprint": str,
+        "head": str,
+    },
+    "offer": {
+        "plan": str,
+        "run": str,
+        "round": int,
         "shared_hash": str,
         "fingerprint": str,
         "head": str,
@@ -79,6 +88,7 @@ REPLY_FIELDS: dict[Kind, dict[str, type]] = {
         "average_precision": float,
         "validation_loss": float,
         "fixed_hash": str,
+        "reestimated": bool,
         "head": str,
     },
     "close": {
@@ -88,12 +98,19 @@ REPLY_FIELDS: dict[Kind, dict[str, type]] = {
         "average_precision": float,
         "validation_loss": float,
         "model_hash": str,
+        "reestimated": bool,
         "head": str,
     },
+    "offer": {"site": str, "round": int, "shared_hash": str, "head": str},
 }
 """The allow-list of egress: a value that is not named here never leaves a site."""
 
-ARRAYS: dict[Kind, bool] = {"handshake": False, "train": True, "close": False}
+ARRAYS: dict[Kind, bool] = {
+    "handshake": False,
+    "train": True,
+    "close": False,
+    "offer": False,
+}
 """Which replies may carry shared tensors."""
 
 
@@ -115,6 +132,8 @@ class Code(IntEnum):
     WORKER = 113
     DISK = 114
     SANITY = 115
+    LEFT = 116
+    ROSTER = 117
     INTERNAL = 199
 
 
@@ -127,13 +146,15 @@ REMEDIES: dict[Code, str] = {
     Code.LOCAL_STATE: "the site lacks the local state this round starts from",
     Code.CACHE: "the site's prepared images are absent or damaged",
     Code.REQUEST: "the site could not read the request",
-    Code.NOT_FINITE: "training gave values that are not finite",
+    Code.NOT_FINITE: "values are not finite, of training or of what was received",
     Code.BUNDLE: "the run comes with more than the site permits",
     Code.POLICY: "the plan asks for what the site's policy does not allow",
-    Code.STOPPED: "the site has paused, is leaving, or the run was stopped",
+    Code.STOPPED: "the site has paused, is ending, or the run was stopped",
     Code.WORKER: "the site's worker ended several times; its own log has the reference",
     Code.DISK: "the site's disk is too full for another round",
     Code.SANITY: "the site received weights that no training gives",
+    Code.LEFT: "the site has left this federation",
+    Code.ROSTER: "sites of the roster train; only others are given the shared part",
     Code.INTERNAL: "the site failed; its own log has the reference",
 }
 
@@ -197,8 +218,8 @@ def encode(
         If a field is missing, unknown or of another type than the schema says.
     """
     _check(fields, schema)
-    numbers = {k: v for k, v in fields.items() if schema[k] is not str}
-    words = {k: v for k, v in fields.items() if schema[k] is str}
+    numbers = {k: v for k, v in fields.items() if schema[k] in (int, float)}
+    words = {k: v for k, v in fields.items() if k not in numbers}
     return RecordDict(
         {
             "shared": shared,

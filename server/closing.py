@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
@@ -11,9 +12,39 @@ from common.plan import Plan
 from common.records import Request, Value
 from server.aggregation import pack_weights
 from server.checkpoints import RunState
-from server.conversation import ask
+from server.conversation import LEFT, ask
 from server.participation import RunFailed
 from server.replies import Metrics, metrics_of
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What became of a closing.
+
+    Attributes
+    ----------
+    metrics : validation metrics of the round, of each site that has its model
+    reestimated : those that re-estimated their statistics first
+    without : sites that got no model, because they are away
+    """
+
+    metrics: dict[str, Metrics]
+    reestimated: list[str]
+    without: list[str]
+
+
+def able(plan: Plan, nodes: Mapping[str, int], state: RunState) -> dict[str, int]:
+    """Leave out who had left when the stage of a round opened, back now or not.
+
+    Its local part was not carried over into that stage.
+
+    Parameters
+    ----------
+    nodes : node id by site
+    state : after the round
+    """
+    stage, local = plan.stage_at(state.round), state.local_rounds[state.round]
+    return {site: n for site, n in nodes.items() if plan.stage_at(local[site]) == stage}
 
 
 def close(
@@ -25,8 +56,8 @@ def close(
     chosen: RunState,
     role: str,
     limit: float,
-    gone: Collection[str],
-) -> dict[str, Metrics]:
+    gone: Mapping[str, str],
+) -> Closed:
     """Have every site write its own model of a round.
 
     Parameters
@@ -37,12 +68,8 @@ def close(
     chosen : the state whose round is meant
     role : ``last`` or ``selected``
     limit : seconds until a site that is silent counts as lost
-    gone : sites that were away when the last round counted: they get no model if they
-        are still away; anybody else must
-
-    Returns
-    -------
-    Validation metrics of that round by site, of those that answered.
+    gone : sites that were away when the last round counted, and why: they get no model
+        if they are still away; anybody else must, who has not left
 
     Raises
     ------
@@ -50,6 +77,7 @@ def close(
         If a site that must get its model did not.
     """
     shared = pack_weights(chosen.shared, rule)
+    nodes = able(plan, nodes, chosen)
     requests = {}
     for site, node in nodes.items():
         fields: dict[str, Value] = {
@@ -62,11 +90,19 @@ def close(
             "fingerprint": rule.fingerprint,
         }
         requests[node] = Request("close", fields, shared)
-    answers = ask(grid, requests, role, limit, [nodes[site] for site in gone])
+    answers = ask(
+        grid,
+        requests,
+        role,
+        limit,
+        {nodes[site]: why for site, why in gone.items() if site in nodes},
+    )
     lost = [
         f"{site}: {answers[node].reason}"
         for site, node in nodes.items()
-        if answers[node].fields is None and site not in gone
+        if answers[node].fields is None
+        and site not in gone
+        and answers[node].reason != LEFT
     ]
     if lost:
         raise RunFailed(
@@ -74,8 +110,13 @@ def close(
             + "; ".join(lost)
             + ". Mend the sites, then resume."
         )
-    return {
-        site: metrics_of(answered)
+    answered = {
+        site: kept
         for site, node in nodes.items()
-        if (answered := answers[node].fields) is not None
+        if (kept := answers[node].fields) is not None
     }
+    return Closed(
+        {site: metrics_of(kept) for site, kept in answered.items()},
+        [site for site, kept in answered.items() if kept["reestimated"]],
+        [site for site in plan.roster.sites if site not in answered],
+    )

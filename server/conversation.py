@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import httpx
 import numpy as np
@@ -40,8 +41,12 @@ ABSENCE_SECONDS = 90.0
 
 OFFLINE = "offline"
 
+LEFT = f"{Code.LEFT.name}: {REMEDIES[Code.LEFT]}"
+"""How a site's answer reads that takes part no more, whatever is asked."""
+
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 _POLL_SECONDS = 0.3
+_NOBODY: Mapping[int, str] = MappingProxyType({})
 _LOOK_SECONDS = 2.0
 _LOST = frozenset({3, 4, 5})
 """Flower's codes for a message, a reply or a node that is not there any more."""
@@ -71,6 +76,7 @@ class _Question:
     ----------
     activated : when the node last came online, as of the last message
     lost : nobody will answer the last message
+    absent : what is said of the node if it stays offline
     gone : since when the node is seen offline, in seconds of the monotonic clock
     """
 
@@ -79,6 +85,7 @@ class _Question:
     messages: list[str] = field(default_factory=list)
     activated: str = ""
     lost: bool = False
+    absent: str = OFFLINE
     gone: float | None = None
 
 
@@ -87,7 +94,7 @@ def ask(
     requests: Mapping[int, Request],
     group: str,
     timeout: float,
-    given_up: Collection[int] = (),
+    given_up: Mapping[int, str] = _NOBODY,
 ) -> dict[int, Answer]:
     """Ask each node once, and again where the question was lost.
 
@@ -96,21 +103,23 @@ def ask(
     requests : by node id
     group : Flower's group id, the round
     timeout : seconds; nodes that are silent by then have no reply
-    given_up : nodes that were offline for long already: nobody waits for them again,
-        but if they are online they are asked
+    given_up : nodes that were away already, and why: nobody waits for them again, but
+        if they are online they are asked
 
     Returns
     -------
     An answer for every node of ``requests``.
     """
+    if not requests:
+        return {}
     deadline = time.monotonic() + timeout
     pack = _Packer(group, deadline)
     questions = {node: _Question(node, one) for node, one in requests.items()}
     pack.push(grid, list(questions.values()))
     answers: dict[int, Answer] = {}
     looked = time.monotonic()
-    for node in given_up:
-        questions[node].gone = -math.inf
+    for node, why in given_up.items():
+        questions[node].gone, questions[node].absent = -math.inf, why
     while True:
         _collect(grid, questions, answers)
         waiting = [one for node, one in questions.items() if node not in answers]
@@ -215,7 +224,7 @@ def _give_up(
             log.warning("node %d is offline", question.node)
         elif now - question.gone > ABSENCE_SECONDS:
             attempts = len(question.messages)
-            answers[question.node] = Answer(None, {}, False, OFFLINE, attempts)
+            answers[question.node] = Answer(None, {}, False, question.absent, attempts)
 
 
 def _to_repeat(

@@ -1,7 +1,8 @@
 """The component that a bundle names: ``flwr run . NAME -c "plan='/path/plan.json'"``.
 
 Everything a run keeps lies beside its plan, in a folder of the plan's name. The same
-command goes on with what is there, so that it is also the one that resumes.
+command goes on with what is there, so that it is also the one that resumes, and the one
+that offers what a finished run has shared to a site that joined later.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from common.audit import FOLDER, open_log
 from common.lock import locked
 from common.plan import Plan, PlanError, read_plan
 from server.audit_trail import AuditedGrid, coordinator_key, note_rounds
+from server.finished import is_finished, serve
 from server.participation import RunFailed
 from server.progress_log import ProgressLog
 from server.rounds import Federation
@@ -68,6 +70,9 @@ def _play_audited(
 ) -> None:
     key = coordinator_key(folder)
     with open_log(folder / FOLDER, key, "coordinator", "coordinator") as audit:
+        if is_finished(folder):
+            serve(AuditedGrid(grid, audit), plan, folder)
+            return
         note = note_rounds(audit)
         federation = Federation(
             plan, folder, start_file, ProgressLog(), note, own_machines=True

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 Hello = Mapping[str, Value]
 """What a site answers to a handshake."""
 
+HANDSHAKE_FILE = "handshake.json"
+
 GATHER_SECONDS = 120.0
 """How long a run waits for the sites of its roster to come online."""
 
@@ -46,7 +48,14 @@ class Greeting:
 
 
 def greet(
-    grid: Grid, plan: Plan, run: str, fingerprint: str, file: Path, *, begun: bool
+    grid: Grid,
+    plan: Plan,
+    run: str,
+    fingerprint: str,
+    file: Path,
+    left: Collection[str] = (),
+    *,
+    begun: bool,
 ) -> Greeting:
     """Hold round 0: find every site of the roster and compare what both ends hold.
 
@@ -57,6 +66,7 @@ def greet(
     Parameters
     ----------
     file : of the first handshake; written when it is not there
+    left : sites that have left; the run goes on without them, unless they are back
     begun : rounds have been played
 
     Raises
@@ -66,7 +76,7 @@ def greet(
         another plan, builds other tensors or has other images than before; every such
         site is named with its reason.
     """
-    first = _read(file)
+    first = read_greeting(file)
     nodes = _nodes_of(grid, plan)
     request = Request("handshake", {"plan": plan.hash, "run": run})
     limit = min(HANDSHAKE_SECONDS, plan.aggregation.round_timeout)
@@ -82,13 +92,17 @@ def greet(
             reason = "two nodes answer for it"
         if site not in plan.roster.sites and hello:
             reason = "not on the plan's roster"
-        if reason:
+        if reason and site not in left:
             problems.append(f"{site}: {reason}")
-        elif hello:
+        elif hello and not reason:
             found[site], hellos[site] = node, hello
     named = {line.partition(":")[0] for line in problems}
     away = [one for one in plan.roster.sites if one not in {*found, *named}]
-    absent = [one for one in away if begun and first and _may_miss(one, found, plan)]
+    absent = [
+        one
+        for one in away
+        if begun and first and (one in left or _may_miss(one, found, plan))
+    ]
     problems += [f"{one}: not connected" for one in away if one not in absent]
     if problems:
         raise RunFailed("the handshake failed:\n  " + "\n  ".join(problems))
@@ -130,7 +144,8 @@ def _may_miss(site: str, found: Collection[str], plan: Plan) -> bool:
     return site not in roster.required and len(found) >= roster.minimum_sites
 
 
-def _read(file: Path) -> Greeting | None:
+def read_greeting(file: Path) -> Greeting | None:
+    """Return the first handshake of a run; None before there was one."""
     return Greeting(**json.loads(file.read_bytes())) if file.is_file() else None
 
 

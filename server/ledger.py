@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from server.conversation import LEFT, OFFLINE
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -21,6 +23,8 @@ class Entry:
     update_norm : L2 norm of (reply - sent) over all sent tensors
     seconds : at the site; ``step_seconds`` of them inside training steps
     attempts : how often the site was asked; more than once if it lost the question
+    reestimated : it re-estimated its statistics first, after a long absence; None where
+        it did not reply
     reason : why it was not counted
     """
 
@@ -38,11 +42,22 @@ class Entry:
     seconds: float | None = None
     step_seconds: float | None = None
     attempts: int = 1
+    reestimated: bool | None = None
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return asdict(self)
+
+
+def away(ledger: list[dict[str, Any]]) -> dict[str, str]:
+    """Name the sites that were offline, or had left, in the last round, and why."""
+    last = max((entry["round"] for entry in ledger), default=0)
+    return {
+        entry["site"]: entry["reason"]
+        for entry in ledger
+        if entry["round"] == last and entry["reason"] in (OFFLINE, LEFT)
+    }
 
 
 def absences(ledger: list[dict[str, Any]]) -> dict[str, int]:

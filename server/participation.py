@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from common.plan import Roster
+from server.conversation import LEFT
 from server.ledger import absences
 
 
@@ -28,7 +29,8 @@ def require_quorum(
     counted : sites whose update passed in this round
     ledger : all entries, this round's included
     everyone : the round opens a later stage: all sites carry their local part over in
-        it, and one that does not could never take part again
+        it, and one that does not could never take part again; but who has left the
+        federation does not want to
 
     Raises
     ------
@@ -46,8 +48,15 @@ def require_quorum(
             f"round {round_}: {len(present)} sites counted, the plan needs "
             f"{roster.minimum_sites} ({reasons}). Mend the sites, then resume."
         )
-    required = roster.sites if everyone else roster.required
-    if absent := sorted(set(required) - present):
+    left = {
+        entry["site"]
+        for entry in ledger
+        if entry["round"] == round_ and entry["reason"] == LEFT
+    }
+    required = set(roster.required)
+    if everyone:
+        required |= set(roster.sites) - left
+    if absent := sorted(required - present):
         opening = " (it opens a stage)" if everyone else ""
         raise RunFailed(
             f"round {round_}{opening}: required sites are missing: {', '.join(absent)} "

@@ -143,7 +143,7 @@ def ledger_entries(
             round=round_,
             site=site,
             expected=True,
-            configured=True,
+            configured=answer.attempts > 0,
             replied=answer.replied,
             counted=site in judged.norms,
             samples=None if samples is None else int(samples),
@@ -153,6 +153,7 @@ def ledger_entries(
             seconds=number(fields.get("seconds")),
             step_seconds=number(fields.get("step_seconds")),
             attempts=answer.attempts,
+            reestimated=_flag(fields.get("reestimated")),
             reason=judged.reasons.get(site),
         )
         entries.append(entry.to_json())
@@ -168,6 +169,10 @@ def number(value: Value | None) -> float | None:
     """Return a finite number, or None."""
     found = math.nan if value is None else float(value)
     return found if math.isfinite(found) else None
+
+
+def _flag(value: Value | None) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _count(answer: Answer, name: str) -> int:

@@ -30,12 +30,13 @@ from common.records import Request, Value
 from common.sharing import contract
 from server.aggregation import advance, average, pack_weights, round_weights
 from server.checkpoints import Checkpoints, RunState
-from server.closing import close
-from server.conversation import OFFLINE, ask
+from server.closing import Closed, able, close
+from server.conversation import LEFT, OFFLINE, Answer, ask
 from server.deadlines import round_deadline
-from server.greeting import Hello, greet
+from server.greeting import HANDSHAKE_FILE, Hello, greet
+from server.ledger import away
 from server.participation import RunFailed, require_quorum
-from server.replies import Metrics, judge, ledger_entries
+from server.replies import judge, ledger_entries
 from server.room import require_room
 from server.selection import select_round
 
@@ -127,9 +128,12 @@ class Federation:
         state = self._checkpoints.newest() or self._begin()
         fingerprint = federation_fingerprint(self._contracts)
         self._ledger = state.ledger
-        file = self._folder / "handshake.json"
+        file = self._folder / HANDSHAKE_FILE
         begun = state.round > 0
-        greeting = greet(grid, self._plan, state.run, fingerprint, file, begun=begun)
+        left = [site for site, why in away(state.ledger).items() if why == LEFT]
+        greeting = greet(
+            grid, self._plan, state.run, fingerprint, file, left, begun=begun
+        )
         nodes, self._hellos = greeting.nodes, greeting.hellos
         self._away = greeting.absent
         self._observer.started(state.round, self._plan.rounds, self._plan.roster.sites)
@@ -178,14 +182,21 @@ class Federation:
         shared_hash = state.shared_hash if same else tensor_hash(shared, shared)
         leaving = self._contracts[self._plan.stage_at(state.round)]
         sent = pack_weights(state.shared, leaving)
+        asked = able(self._plan, nodes, state)
         requests = {
             node: Request("train", self._asks(state, site, shared_hash), sent)
-            for site, node in nodes.items()
+            for site, node in asked.items()
         }
         limit = self._limit(number, state.ledger)
-        given_up = [nodes[site] for site in self._missing(state)]
-        answers = ask(grid, requests, str(round_), limit, given_up)
-        by_site = {site: answers[node] for site, node in nodes.items()}
+        gone = {
+            asked[site]: why
+            for site, why in self._missing(state).items()
+            if site in asked
+        }
+        answers = ask(grid, requests, str(round_), limit, gone)
+        by_site = {
+            site: answers[asked[site]] if site in asked else _GONE for site in nodes
+        }
 
         judged = judge(by_site, shared, rule, self._plan, self._hellos, state.round)
         ledger = [
@@ -213,7 +224,9 @@ class Federation:
             seconds={**state.seconds, round_: time.monotonic() - began},
             local_rounds={
                 **state.local_rounds,
-                round_: {s: round_ if s in judged.norms else before[s] for s in nodes},
+                round_: {
+                    s: round_ if s in judged.norms else before[s] for s in by_site
+                },
             },
             ledger=ledger,
             residual=residual,
@@ -259,12 +272,14 @@ class Federation:
     def _finish(self, grid: Grid, nodes: dict[str, int], state: RunState) -> Outcome:
         """Give every site its model of the last and of the selected round."""
         last = state.round
-        metrics = self._close(grid, nodes, state, state, "last")
+        closed = {"last": self._close(grid, nodes, state, state, "last")}
+        metrics = closed["last"].metrics
         state = replace(state, history={**state.history, last: metrics})
         selected = self._select(state) or last
         chosen = state if selected == last else self._checkpoints.read(selected)
-        self._close(grid, nodes, state, chosen, "selected")
+        closed["selected"] = self._close(grid, nodes, state, chosen, "selected")
         missed = any(not entry["counted"] for entry in state.ledger)
+        missed |= any(one.without for one in closed.values())
         status = "complete_with_absences" if missed else "complete"
         outcome = {
             "status": status,
@@ -276,6 +291,10 @@ class Federation:
             "losses": state.losses,
             "seconds": state.seconds,
             "ledger": state.ledger,
+            "closed": {
+                role: {"reestimated": one.reestimated, "without": one.without}
+                for role, one in closed.items()
+            },
         }
         write_atomic(self._folder / "outcome.json", json.dumps(outcome).encode())
         self._observer.finished(status)
@@ -288,18 +307,15 @@ class Federation:
         state: RunState,
         chosen: RunState,
         role: str,
-    ) -> dict[str, Metrics]:
+    ) -> Closed:
         number = self._plan.stage_at(chosen.round)
         rule, limit = self._contracts[number], self._limit(number, state.ledger)
         gone = self._missing(state)
         return close(grid, self._plan, rule, nodes, state, chosen, role, limit, gone)
 
-    def _missing(self, state: RunState) -> list[str]:
-        """Name the sites that nobody waits for: they were away when last seen."""
-        last = max((entry["round"] for entry in state.ledger), default=0)
-        offline = [
-            entry["site"]
-            for entry in state.ledger
-            if entry["round"] == last and entry["reason"] == OFFLINE
-        ]
-        return sorted({*offline, *self._away})
+    def _missing(self, state: RunState) -> dict[str, str]:
+        """Name the sites that nobody waits for, and why: they were away before."""
+        return {**dict.fromkeys(self._away, OFFLINE), **away(state.ledger)}
+
+
+_GONE = Answer(None, {}, False, LEFT, attempts=0)

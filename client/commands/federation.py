@@ -1,4 +1,4 @@
-"""Verbs around a federation: ``init approve pause resume``."""
+"""Verbs around a federation: ``init approve pause resume leave``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Annotated
 import typer
 
 from client.approval import approve as record_approval
-from client.approval import last_approved
+from client.approval import has_left, last_approved
+from client.approval import leave as record_leave
 from client.commands.shared import Chosen, settings_of, user_errors
 from client.commands.start import policy_file
 from client.data.manifest import SLUG
 from client.health import PAUSED_FILE
+from client.local_state import used_rounds
 from client.policy import PolicyError, read_policy
 from client.preflight.plan import training
 from client.preflight.rehearsed import rehearse_apart
 from client.site import SiteError, settings_file
 from common.atomic import write_atomic
 from common.keys import make_key, public_text, read_key
-from common.plan import PlanError, read_plan
+from common.plan import read_plan
 from common.plan_words import describe_plan
 from common.progress import View
 from common.records import Refusal
@@ -65,17 +67,13 @@ def init(context: typer.Context) -> None:
 def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
     """Show a plan in plain words, what has changed, and record that you agree.
 
-    The node refuses every plan but the one approved last.
+    The node refuses every plan but the one approved last. A site that is not in the
+    plan's roster agrees to receive the shared part of a finished run, no more.
     """
     view = View()
     with user_errors():
         site = settings_of(context)
         wanted = read_plan(plan)
-        if site.site not in wanted.roster.sites:
-            raise PlanError(
-                f"{site.site} is not in the plan's roster: "
-                f"{', '.join(wanted.roster.sites)}."
-            )
         try:
             read_policy(policy_file(context.obj)).require(wanted)
         except Refusal as refusal:
@@ -94,6 +92,11 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
                 describe_plan(before), words, lineterm="", n=99
             )
             view.say("\n".join(list(changes)[3:]))
+        if site.site not in wanted.roster.sites:
+            view.say(
+                f"{site.site} is not in the roster ({', '.join(wanted.roster.sites)}): "
+                "it takes no part in training, it may receive the shared part."
+            )
         if not yes:
             view.say("What it takes here, from one step of training:")
             found = rehearse_apart(context.obj.words, plan)
@@ -118,3 +121,45 @@ def resume(context: typer.Context) -> None:
         site = settings_of(context)
         (site.state_folder / PAUSED_FILE).unlink(missing_ok=True)
         View().say("No longer paused.")
+        if has_left(site.state_folder):
+            View().say(f"{site.site} has left the federation: {_back(site.site)}.")
+
+
+def leave(context: typer.Context, yes: _Yes = False) -> None:
+    """Leave the federation for good; what the site has stays on its disk.
+
+    Training under way ends within a step, what is asked is refused, the approval is
+    withdrawn, and node and worker end.
+    """
+    view = View()
+    with user_errors():
+        site = settings_of(context)
+        state = site.state_folder
+        if has_left(state):
+            view.say(f"{site.site} has left already; {_back(site.site)}.")
+            return
+        view.say(
+            f"{site.site} would leave the federation for good: training under way ends "
+            "within a step, and every question is refused from then on."
+        )
+        view.say(f"Stays here, nothing is deleted: {state}, with models/ and audit/.")
+        trained = [
+            f"{used.run} (rounds {used.first} to {used.last})"
+            for used in used_rounds(state)
+        ]
+        view.say(
+            "Cannot be taken back: the averages of rounds that counted, which the "
+            "coordinator and the other sites hold. This site trained in: "
+            f"{', '.join(trained) or 'no run'}."
+        )
+        if not yes:
+            typer.confirm("Leave the federation?", abort=True)
+        record_leave(state)
+        view.say(
+            f"{site.site} has left. Its node tells the coordinator and ends, if it "
+            f"runs; {_back(site.site)}."
+        )
+
+
+def _back(site: str) -> str:
+    return f"mammo-client --site {site} approve PLAN takes part again"

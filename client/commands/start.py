@@ -16,11 +16,11 @@ from contextlib import (
 )
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from client.approval import last_approved
+from client.approval import has_left, last_approved
 from client.audit_trail import AuditTrail
 from client.commands.shared import Chosen, settings_of, user_errors
 from client.fleet import Fleet
@@ -35,6 +35,9 @@ from common.plan import read_plan
 from common.progress import View
 
 POLICY_FILE = "policy.yaml"
+LEFT_STATUS = 3
+"""Exit status of a site that has left: no service should start it again."""
+
 _LOG_BYTES, _LOG_FILES = 10 * 1024**2, 5
 
 
@@ -42,6 +45,8 @@ def start(context: typer.Context) -> None:
     """Run the node until Ctrl-C; what a service starts."""
     with user_errors():
         site = settings_of(context)
+        if has_left(site.state_folder):
+            _say_left(site)
         coordinator = coordinator_of(site)
         _require_files(coordinator)
         read_key(coordinator.key)  # here, not in a process that is started for ever
@@ -53,6 +58,17 @@ def start(context: typer.Context) -> None:
         )
         with _probed(site):
             supervise(context.obj.words, site.state_folder, stop)
+        if has_left(site.state_folder):
+            _say_left(site)
+
+
+def _say_left(site: Site) -> NoReturn:
+    typer.echo(
+        f"{site.site} has left the federation. Nothing runs here, nothing was deleted. "
+        f"mammo-client --site {site.site} approve PLAN takes part again.",
+        err=True,
+    )
+    raise typer.Exit(LEFT_STATUS)
 
 
 def run_node(context: typer.Context) -> None:

@@ -12,13 +12,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from client.approval import last_approved
+from client.approval import has_left, last_approved
 from client.commands.shared import settings_of, user_errors
 from client.commands.start import policy_file
 from client.health import PAUSED_FILE, obstacle
 from client.local_state import last_counted
 from client.node_status import read_status
 from client.policy import PolicyError, describe_policy, read_policy
+from client.shared_part import last_received
 from client.site import Site
 from common.progress import View, duration
 
@@ -47,13 +48,14 @@ def _facts(site: Site, policy: Path) -> dict[str, Any]:
     """Collect what ``--json`` tells; ages in seconds."""
     state = site.state_folder
     found, plan, counted = read_status(state), last_approved(state), last_counted(state)
-    reason = obstacle(state)
+    reason, received = obstacle(state), last_received(state)
     answer = found.get("last_answer")
     ends = found.get("certificate_ends")
     return {
         "site": site.site,
         "at_work": reason is None,
         "obstacle": reason,
+        "left": has_left(state),
         "paused": (state / PAUSED_FILE).exists(),
         "doing": found.get("doing") if reason is None else None,
         "last_heartbeat_seconds": _age(found.get("heartbeat")),
@@ -66,6 +68,14 @@ def _facts(site: Site, policy: Path) -> dict[str, Any]:
         "last_counted_round": counted and counted.round,
         "last_counted_seconds": counted and _age(counted.time),
         "last_counted_run": counted and counted.run,
+        "shared_part": received
+        and {
+            "plan": received[0].plan,
+            "round": received[0].round,
+            "missing": list(received[0].missing),
+            "tensors": received[0].tensors,
+            "seconds": _age(received[1]),
+        },
         "epsilon_spent": "none: no differential privacy yet",
         "certificate_days_left": ends and round((ends - time.time()) / _DAY, 1),
         "policy": _policy(policy),
@@ -95,6 +105,11 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("trouble", facts["trouble"] or "none"),
         ("approved plan", plan),
         ("last counted round", counted),
+        *(
+            [("shared part", _received(facts["shared_part"]))]
+            if facts["shared_part"]
+            else []
+        ),
         ("epsilon spent", facts["epsilon_spent"]),
         (
             "coordinator's certificate",
@@ -109,6 +124,13 @@ def _policy(file: Path) -> list[str]:
         return describe_policy(read_policy(file))
     except PolicyError as error:
         return [f"all is refused: {error}"]
+
+
+def _received(part: Mapping[str, Any]) -> str:
+    return (
+        f"of plan {part['plan']}, round {part['round']}, {_ago(part['seconds'])}, hash "
+        f"{part['tensors'][:12]}; no model, lacks {', '.join(part['missing']) or '-'}"
+    )
 
 
 def _answered(answer: Mapping[str, Any]) -> str:

@@ -34,8 +34,12 @@ def approved(site: Site) -> tuple[Plan | None, Finding]:
         return None, Finding(name, "warning", _NO_PLAN, remedy)
     said = f"{plan.id}, {plan.rounds} rounds, hash {plan.hash[:12]}"
     if site.site not in plan.roster.sites:
-        remedy = "Ask the coordinator for the name that this site has in the plan."
-        return plan, Finding(name, "problem", f"{said}: not for this site", remedy)
+        said += f": {site.site} is not in its roster, it may receive the shared part"
+        remedy = (
+            "If this site should train, ask the coordinator for the name that it has "
+            "in the plan."
+        )
+        return plan, Finding(name, "warning", said, remedy)
     if plan.version != version("mammofed"):
         said += f", for mammofed {plan.version}, and this is {version('mammofed')}"
         return plan, Finding(name, "problem", said, f"Install mammofed {plan.version}.")

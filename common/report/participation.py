@@ -57,8 +57,8 @@ def participation(report: Report) -> list[ArmLedger]:
 
     The entries are those of report.json: ``stage, round, site``, then whether the site
     was ``expected``, ``configured``, ``replied`` and ``counted``, ``samples``,
-    ``weight_share``, ``update_norm`` (L2), ``seconds`` and ``reason``. An entry may
-    name its ``arm``. Null means hidden, and the reason says by what.
+    ``weight_share``, ``update_norm`` (L2), ``seconds``, ``reestimated`` and ``reason``.
+    An entry may name its ``arm``. Null means hidden, and the reason says by what.
     """
     arms: dict[str, list[Plain]] = {}
     for entry in report["ledger"]:
@@ -82,7 +82,7 @@ def _arm_ledger(arm: str, entries: Sequence[Plain]) -> ArmLedger:
 
 def _site_ledger(site: str, entries: Sequence[Plain | None]) -> SiteLedger:
     own = [entry for entry in entries if entry is not None]
-    reasons = Counter(entry["reason"] for entry in own if entry.get("reason"))
+    reasons = Counter(remark for entry in own for remark in _remarks(entry))
     return SiteLedger(
         site=site,
         marks=[_mark(entry) for entry in entries],
@@ -105,7 +105,14 @@ def _mark(entry: Plain | None) -> Mark:
         return Mark("idle", "")
     state = _state(entry)
     title = f"{entry['stage']}, round {entry['round']}: {STATES[state]}"
-    return Mark(state, f"{title} ({entry['reason']})" if entry.get("reason") else title)
+    remarks = "; ".join(_remarks(entry))
+    return Mark(state, f"{title} ({remarks})" if remarks else title)
+
+
+def _remarks(entry: Plain) -> list[str]:
+    refreshed = "re-estimated its BatchNorm statistics after an absence"
+    remarks = [entry["reason"]] if entry.get("reason") else []
+    return [*remarks, refreshed] if entry.get("reestimated") else remarks
 
 
 def _state(entry: Plain) -> str:

@@ -161,6 +161,7 @@ class _LedgerEntry(_Part):
     weight_share: Number | None = None
     update_norm: Number | None = None
     seconds: Number | None = None
+    reestimated: bool | None = None
     reason: str | None = None
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.adaptation import reestimate_statistics
 
@@ -29,6 +32,18 @@ def test_weights_momentum_and_other_layers_stay_as_they_were() -> None:
     )
     assert model[1].momentum == 0.3
     assert not any(module.training for module in model.modules())
+
+
+def test_a_pass_that_is_stopped_leaves_the_momentum_as_it_was() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(2, momentum=0.3))
+
+    def stopping() -> Iterator[Tensor]:
+        yield torch.randn(4, 2, 3, 3)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        reestimate_statistics(model, stopping())
+    assert model[0].momentum == 0.3 and not model[0].training
 
 
 def test_twice_over_the_same_images_gives_the_same() -> None:

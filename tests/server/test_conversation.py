@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.records import REPLY_FIELDS, Request, encode
 from server import conversation
-from server.conversation import OFFLINE, ask
+from server.conversation import LEFT, OFFLINE, ask
 
 HELLO = {
     name: {str: "x", int: 1, float: 1.0}[kind]
@@ -82,8 +82,10 @@ class ScriptedGrid:
         self.ready.append(Message(Error(code, ""), reply_to=self.pushed[number]))
 
 
-def _ask(grid: ScriptedGrid, seconds: float = 5.0, given_up: tuple[int, ...] = ()):  # type: ignore[no-untyped-def]
-    return ask(grid, {NODE: REQUEST}, "0", seconds, given_up)[NODE]  # type: ignore[arg-type]
+def _ask(
+    grid: ScriptedGrid, seconds: float = 5.0, given_up: dict[int, str] | None = None
+):  # type: ignore[no-untyped-def]
+    return ask(grid, {NODE: REQUEST}, "0", seconds, given_up or {})[NODE]  # type: ignore[arg-type]
 
 
 def test_an_answer_is_read_at_once() -> None:
@@ -159,12 +161,13 @@ def test_a_node_that_stays_offline_is_absent_before_the_deadline() -> None:
 def test_nobody_waits_for_a_node_that_was_given_up() -> None:
     grid = ScriptedGrid(lambda grid, pull: None, online=None)
     conversation.ABSENCE_SECONDS = 60.0
-    assert _ask(grid, seconds=60.0, given_up=(NODE,)).reason == OFFLINE
+    gone = {NODE: LEFT}
+    assert _ask(grid, seconds=60.0, given_up=gone).reason == LEFT  # it stays so
 
 
 def test_a_node_that_was_given_up_is_heard_if_it_is_back() -> None:
     grid = ScriptedGrid(lambda grid, pull: grid.answer(0) if pull == 9 else None)
-    assert _ask(grid, given_up=(NODE,)).fields is not None
+    assert _ask(grid, given_up={NODE: OFFLINE}).fields is not None
 
 
 def test_a_silent_node_has_no_reply_at_the_deadline() -> None:

@@ -13,7 +13,7 @@ from client.client_app import Connect, make_client_app
 from common.checkpoint import read_tensors
 from common.observer import Silent
 from common.plan import Plan
-from common.records import Reply, Request
+from common.records import Code, Refusal, Reply, Request
 from server.rounds import Federation, Outcome
 from simulations.federation import Machine, approve_everywhere, sessions_of
 from simulations.grid import InProcessGrid
@@ -21,6 +21,7 @@ from tests.support.hospitals import populations
 
 MACHINE = Machine(threads=1)
 Spoil = Callable[[Request, Reply], Reply]
+Hear = Callable[[Request], None]
 
 
 def play(
@@ -28,31 +29,51 @@ def play(
     folder: Path,
     *,
     spoil: dict[str, Spoil] | None = None,
+    hear: dict[str, Hear] | None = None,
     machine: Machine = MACHINE,
     grid_type: type[InProcessGrid] = InProcessGrid,
     hospitals: Any = None,
 ) -> Outcome:
-    """Run a plan over memory hospitals; ``spoil`` changes what a site answers."""
+    """Run a plan over memory hospitals.
+
+    Parameters
+    ----------
+    spoil : changes what a site answers
+    hear : is told each request before the site is, and may refuse in its place
+    """
     approve_everywhere(plan, folder)
     hospitals = hospitals or populations(plan)
     connect = sessions_of(plan, hospitals, folder, machine, synthetic=True)
-    app = make_client_app(_spoiled(connect, spoil or {}))
+    app = make_client_app(_spoiled(connect, spoil or {}, hear or {}))
     federation = Federation(plan, folder / "coordinator", machine.start_file, Silent())
     return federation.run(grid_type(app, plan.roster.sites))
 
 
-def _spoiled(connect: Connect, spoil: dict[str, Spoil]) -> Connect:
+def _spoiled(
+    connect: Connect, spoil: dict[str, Spoil], hear: dict[str, Hear]
+) -> Connect:
     class Spoiled:
         def __init__(self, node_config: Any) -> None:
             self._site = str(node_config["site"])
             self._session = connect(node_config)
 
         def answer(self, request: Request) -> Reply:
+            hear.get(self._site, lambda request: None)(request)
             reply = self._session.answer(request)
             change = spoil.get(self._site)
             return change(request, reply) if change else reply
 
     return Spoiled
+
+
+def absent_in(*rounds: int, code: Code = Code.STOPPED) -> Hear:
+    """Let a site hear nothing of some training rounds."""
+
+    def hear(request: Request) -> None:
+        if request.kind == "train" and request.fields["round"] in rounds:
+            raise Refusal(code, "not there")
+
+    return hear
 
 
 def in_round(round_: int, change: Callable[[Reply], Reply]) -> Spoil:

@@ -53,7 +53,6 @@ def test_before_any_approval_there_is_something_to_do_but_no_problem(
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (small_plan(), "not for this site"),
         (replace(PLAN, version="9.9.9"), "for mammofed 9.9.9, and this is 0."),
     ],
 )
