@@ -92,15 +92,17 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
                 describe_plan(before), words, lineterm="", n=99
             )
             view.say("\n".join(list(changes)[3:]))
-        if site.site not in wanted.roster.sites:
+        trains = site.site in wanted.roster.sites
+        if not trains:
             view.say(
                 f"{site.site} is not in the roster ({', '.join(wanted.roster.sites)}): "
                 "it takes no part in training, it may receive the shared part."
             )
-        if not yes:
+        if trains and not yes:
             view.say("What it takes here, from one step of training:")
             found = rehearse_apart(context.obj.words, plan)
             view.say(f"  {training(wanted, found).said}")
+        if not yes:
             typer.confirm("Approve this plan?", abort=True)
         record_approval(site.state_folder, wanted)
         view.say(f"Approved: {wanted.hash}")
