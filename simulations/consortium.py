@@ -100,9 +100,13 @@ class Consortium:
             f'root-certificates = "{self._tls / "ca.crt"}"\n'.encode(),
         )
         for hospital in self.hospitals:
-            self._write_settings(hospital)
-            public = self.config_dir / "keys" / f"{hospital.name}.pub"
-            self.flwr("supernode", "register", public, NAME, "--name", hospital.name)
+            self.register(hospital)
+
+    def register(self, hospital: Hospital) -> None:
+        """Make a hospital's settings and key, and register the key."""
+        self._write_settings(hospital)
+        public = self.config_dir / "keys" / f"{hospital.name}.pub"
+        self.flwr("supernode", "register", public, NAME, "--name", hospital.name)
 
     def start_superlink(self) -> None:
         """Start the SuperLink on loopback, and wait until it listens."""

@@ -1,4 +1,4 @@
-"""``init approve pause resume``: what a hospital agrees to, and takes part with."""
+"""``init approve pause resume leave``: what a hospital agrees to and takes part in."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
 
 from client.approval import last_approved
+from client.commands.start import LEFT_STATUS
 from client.health import PAUSED_FILE
 from client.site import read_site
 from common.models import build_model
 from common.plan import Plan, plan_to_json
 from common.sharing import contract
 from tests.support.hospitals import small_plan
-from tests.support.mammo_client import client, command, make_hospital
+from tests.support.mammo_client import (
+    SETTINGS,
+    client,
+    command,
+    make_hospital,
+    write_settings,
+)
 
 PLAN = small_plan(sites=("north", "south"))
 
@@ -145,11 +152,19 @@ def test_the_same_plan_is_not_asked_about_again(hospital: Path) -> None:
     assert code == 0 and "approved already" in said
 
 
-def test_a_plan_for_other_sites_is_refused(hospital: Path) -> None:
+def test_a_site_that_is_not_in_the_roster_is_told_what_it_agrees_to(
+    hospital: Path,
+) -> None:
     other = small_plan(sites=("south", "east"))
-    code, said = client(hospital, "approve", "--yes", written(hospital, other))
-    assert code == 2 and "north is not in the plan's roster: south, east" in said
-    assert approved(hospital) is None
+    file = written(hospital, other)
+    code, said = client(hospital, "approve", file, typed="n\n")
+    assert code == 1 and approved(hospital) is None
+    assert (
+        "north is not in the roster (south, east): it takes no part in training, it "
+        "may receive the shared part. Approve this plan?" in said
+    )
+    assert client(hospital, "approve", file, typed="y\n")[0] == 0
+    assert approved(hospital) == other
 
 
 @pytest.mark.parametrize(
@@ -183,3 +198,48 @@ def test_pause_lasts_until_resume(hospital: Path) -> None:
     assert client(hospital, "pause")[0] == 0
     assert client(hospital, "resume")[0] == 0 and not flag.exists()
     assert client(hospital, "resume")[0] == 0
+
+
+def test_a_site_leaves_when_a_person_says_yes(hospital: Path) -> None:
+    client(hospital, "approve", "--yes", written(hospital, PLAN))
+    state = read_site(hospital, "north").state_folder
+    before = content(state)
+    code, said = client(hospital, "leave", typed="n\n")
+    assert code == 1 and approved(hospital) == PLAN and content(state) == before
+    assert f"nothing is deleted: {state}" in said and "Cannot be taken back" in said
+    code, said = client(hospital, "leave", "--yes")
+    assert code == 0 and approved(hospital) is None
+    kept = {name for name in before if name != "approved.json"}
+    assert content(state).keys() - {"left"} == kept
+    code, said = client(hospital, "leave")
+    assert code == 0 and "has left already" in said
+
+
+def test_what_a_site_has_trained_is_named_when_it_leaves(hospital: Path) -> None:
+    state = read_site(hospital, "north").state_folder
+    folder = state / "run-1a2b" / "0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / "round-00004.safetensors").touch()
+    said = client(hospital, "leave", "--yes")[1]
+    assert "This site trained in: run-1a2b (rounds 1 to 4)." in said
+
+
+def test_a_site_that_has_left_does_not_start_until_it_approves_a_plan(
+    coordinated: Path,
+) -> None:
+    client(coordinated, "leave", "--yes")
+    code, said = client(coordinated)
+    assert code == LEFT_STATUS == 3
+    assert "north has left the federation" in said and "approve PLAN" in said
+    assert "has left the federation" in client(coordinated, "resume")[1]
+    client(coordinated, "approve", "--yes", written(coordinated, PLAN))
+    code, said = client(coordinated)
+    assert code == 2 and "certificate" in said  # it goes on to what it needs next
+
+
+@pytest.fixture
+def coordinated(hospital: Path) -> Path:
+    """A hospital whose settings name a coordinator, but no certificate is there."""
+    coordinator = "{address: 'fl.example.org:443', certificates: ca.crt, key: key}"
+    write_settings(hospital, f"{SETTINGS}coordinator: {coordinator}\n")
+    return hospital

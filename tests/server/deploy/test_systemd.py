@@ -99,6 +99,8 @@ def test_a_hospitals_unit_starts_its_node_again_and_again() -> None:
     assert program == f"{PROGRAMS}/mammo-client"
     assert options[:2] == ["--site", "%i"]
     assert unit["Restart"] == "always"
+    # Of a site that has left, see `client.commands.start.LEFT_STATUS`.
+    assert unit["RestartPreventExitStatus"] == unit["SuccessExitStatus"] == "3"
     # Each of them hides the GPU.
     assert not {"PrivateDevices", "ProtectClock", "DeviceAllow"} & set(unit)
 
