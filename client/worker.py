@@ -20,7 +20,7 @@ from client.data.dataset import build_dataset
 from client.data.snapshot import CacheError, open_snapshot
 from client.health import WORKER_LOCK
 from client.link import HungUpError, has_hung_up, listen, receive_request, send_answer
-from client.policy import read_policy
+from client.policy import SitePolicy, read_policy
 from client.resident import Resident
 from client.session import SiteFolders, SiteSession
 from client.site import Site
@@ -79,33 +79,57 @@ class Worker:
     def _session_for(self, plan_hash: str) -> SiteSession:
         if self._session is None or self._plan != plan_hash:
             plan = approved_plan(self._site.state_folder, plan_hash)
-            self._session = self._open(plan)
+            self._session, _ = open_session(
+                self._site,
+                plan,
+                read_policy(self._policy_file),
+                self._site.state_folder,
+                lambda: self._stopped(),
+            )
             self._plan = plan_hash
         return self._session
 
-    def _open(self, plan: Plan) -> SiteSession:
-        site = self._site
-        if plan.version != version("mammofed"):
-            raise Refusal(
-                Code.VERSION, f"the plan is for mammofed {plan.version}, not ours"
-            )
-        if threads := plan.threads or site.threads:
-            torch.set_num_threads(threads)
-        policy = read_policy(self._policy_file)
-        policy.require(plan)
-        snapshot = open_snapshot(site.folder, plan.preprocessing)
-        resident = Resident(
-            plan, device_of(site), site.start_file, stopped=lambda: self._stopped()
+
+def open_session(
+    site: Site,
+    plan: Plan,
+    policy: SitePolicy,
+    state: Path,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[SiteSession, Resident]:
+    """Open a site's prepared images and build the model of a plan.
+
+    Parameters
+    ----------
+    state : gets local state, models and scores; the plan's approval is there
+    stopped : as of `client.resident.Resident`
+
+    Raises
+    ------
+    Refusal
+        If the plan is for another version, against the policy or the data.
+    CacheError
+        If the images are not prepared.
+    """
+    if plan.version != version("mammofed"):
+        raise Refusal(
+            Code.VERSION, f"the plan is for mammofed {plan.version}, not ours"
         )
-        return SiteSession(
-            site.site,
-            plan,
-            resident,
-            build_dataset({site.site: snapshot}, plan),
-            SiteFolders(site.state_folder, site.state_folder),
-            policy,
-            synthetic=site.importer == "synthetic",
-        )
+    if threads := plan.threads or site.threads:
+        torch.set_num_threads(threads)
+    policy.require(plan)
+    snapshot = open_snapshot(site.folder, plan.preprocessing)
+    resident = Resident(plan, device_of(site), site.start_file, stopped)
+    session = SiteSession(
+        site.site,
+        plan,
+        resident,
+        build_dataset({site.site: snapshot}, plan),
+        SiteFolders(state, state),
+        policy,
+        synthetic=site.importer == "synthetic",
+    )
+    return session, resident
 
 
 def device_of(site: Site) -> torch.device:
