@@ -72,6 +72,7 @@ _WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
 app.command("withdraw", context_settings=_WORDS)(withdraw.withdraw_patient)
 app.add_typer(_audit, name="audit")
 _audit.command("phi")(audit.phi)
+_audit.command("egress")(audit.egress)
 _audit.command("verify")(audit.verify)
 
 

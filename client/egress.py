@@ -9,18 +9,22 @@ it is noted in the audit log, whose head goes with it.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message, Metadata, RecordDict
 
 from common.audit_events import PERMITTED, write_reason
 from common.records import (
     ARRAYS,
+    MESSAGE_TYPES,
     REPLY_FIELDS,
+    REQUEST_FIELDS,
     Code,
     Reply,
+    Request,
     WireError,
     encode,
     pack_tensors,
@@ -52,7 +56,7 @@ def unrecorded(leaving: Leaving) -> str:
     return ""
 
 
-def content_of(reply: Reply) -> RecordDict:
+def _content_of(reply: Reply) -> RecordDict:
     """Pack what a reply may carry; its head is empty.
 
     Raises
@@ -73,11 +77,11 @@ def pack_reply(reply: Reply, message: Message, note: Note) -> Message:
     Raises
     ------
     WireError
-        As `content_of`.
+        As `_content_of`.
     Refusal
         As ``note`` raises where it cannot write: then nothing leaves.
     """
-    content = content_of(reply)
+    content = _content_of(reply)
     content.config_records["words"]["head"] = note(
         Leaving(PERMITTED, shared=reply.shared)
     )
@@ -94,3 +98,28 @@ def pack_refusal(code: Code, message: Message, note: Note) -> tuple[Message, str
     reference = secrets.token_hex(4)
     reason = write_reason(reference, note(Leaving(code.name, reference)))
     return Message(Error(int(code), reason), reply_to=message), reference
+
+
+def rehearsed_question(request: Request) -> Message:
+    """Build a request as a coordinator sends it, to reply to where none is.
+
+    It goes nowhere. Numbers of run and nodes are made up.
+    """
+    metadata = Metadata(
+        run_id=1,
+        message_id="0" * 64,
+        src_node_id=1,
+        dst_node_id=2,
+        reply_to_message_id="",
+        group_id=str(request.fields.get("round", "")),
+        created_at=time.time(),
+        ttl=43_200.0,
+        message_type=MESSAGE_TYPES[request.kind],
+    )
+    content = encode(
+        {**request.fields, "head": ""},
+        pack_tensors(request.shared),
+        REQUEST_FIELDS[request.kind],
+    )
+    message: Message = Message(content, metadata=metadata)  # type: ignore[call-overload]
+    return message

@@ -1,9 +1,10 @@
 """Plant canaries, run what a hospital runs, search everything that came of it.
 
 The real code: import with importer ``hospital``, check with its page, prepare, the
-mistakes a person can make, then one session: handshake, a round of training, closing.
-Searched are all files of the site, their names, every reply as egress packs it (what
-Flower adds around it is not), and all that was logged at any level, warned, printed and
+mistakes a person can make, then one session: handshake, a round of training, closing,
+a refusal, and the pages that ``audit egress`` makes of them. Searched are all files of
+the site, their names, every reply as egress packs it (``tests/e2e/test_wire.py`` has
+all bytes on the wire), and all that was logged at any level, warned, printed and
 raised. Exempt are ``linkage.*``, which leads back to the patients, and the secret.
 """
 
@@ -23,9 +24,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 
-from client.approval import approve
 from client.data.cache import CacheError
 from client.data.canary import Canaries
 from client.data.check import check_site
@@ -43,14 +43,13 @@ from client.data.pseudonyms import SECRET_FILE
 from client.data.site_data import WHEREABOUTS_FILE, import_site, prepare_site
 from client.data.snapshot import Snapshot
 from client.data.withdrawn import UnknownPatientError
-from client.egress import content_of
+from client.dump import write_message
+from client.egress_rehearsal import messages
 from client.policy import SitePolicy
 from client.resident import Resident
 from client.session import SiteFolders, SiteSession
 from client.withdrawal import find_patient
-from common.contract import tensor_hash
 from common.plan import Model, Plan, Preprocessing, Roster, Split, Stage, Work
-from common.records import Reply, Request, Value
 
 EXEMPT = (LINKAGE_FILE, WHEREABOUTS_FILE, SECRET_FILE)
 _SITE = "audit"
@@ -91,7 +90,7 @@ def audit(folder: Path, say: Callable[[str], None] = lambda step: None) -> Audit
     say("Planting canaries")
     canaries, planted = plant_exams(root)
     record = _Record()
-    messages: list[bytes] = []
+    sent: list[bytes] = []
     say("Importing")
     with record.listening("import"):
         _import(root, site)
@@ -104,7 +103,7 @@ def audit(folder: Path, say: Callable[[str], None] = lambda step: None) -> Audit
         snapshot = prepare_site(site, root, _PREPROCESSING)
     say("One round of a federation")
     with record.listening("federation"):
-        messages += _take_part(state, snapshot)
+        sent += _take_part(state, snapshot)
     say("Searching")
     written = [place for place in folder.iterdir() if place != root]
     files = [path for place in written for path in (place, *place.rglob("*"))]
@@ -115,14 +114,14 @@ def audit(folder: Path, say: Callable[[str], None] = lambda step: None) -> Audit
     }
     for name, text in record.said:
         found |= {(name, kind) for kind in canaries.find(text.encode(errors="replace"))}
-    for number, content in enumerate(messages, start=1):
+    for number, content in enumerate(sent, start=1):
         found |= {(f"message {number}", kind) for kind in canaries.find(content)}
     count = sum(path.is_file() and path.name not in EXEMPT for path in files)
     return Audit(
         dict(canaries.places),
         planted,
         count,
-        len(messages),
+        len(sent),
         len(record.said),
         tuple(sorted(found)),
     )
@@ -149,12 +148,8 @@ def _make_mistakes(record: _Record, folder: Path, root: Path, site: Path) -> Non
 
 
 def _take_part(state: Path, snapshot: Snapshot) -> Iterator[bytes]:
-    """Answer a handshake, train a round, close; yield the replies as they would leave.
-
-    In the roles of the coordinator: everything that a site is sent it knows itself.
-    """
-    plan = _plan()
-    approve(state, plan)
+    """Take part in a federation of one site; yield the replies as they would leave."""
+    plan, policy = _plan(), SitePolicy()
     resident = Resident(plan, torch.device("cpu"), None)
     session = SiteSession(
         _SITE,
@@ -162,27 +157,12 @@ def _take_part(state: Path, snapshot: Snapshot) -> Iterator[bytes]:
         resident,
         build_dataset({_SITE: snapshot}, plan),
         SiteFolders(state, state),
-        SitePolicy(),
+        policy,
         synthetic=True,
     )
-    rule, initial = resident.stage(0).contract, resident.initial(0)
-    shared = {key: initial[key].numpy() for key in rule.shared}
-    fields: dict[str, Value] = {"plan": plan.hash, "run": _SITE}
-    yield _packed(session.answer(Request("handshake", fields)))
-    fields |= {
-        "round": 1,
-        "local_round": 0,
-        "shared_hash": tensor_hash(shared, shared),
-        "fingerprint": rule.fingerprint,
-    }
-    sent = {key: shared[key] for key in rule.sent}
-    asked = fields | {"base_round": 0, "keep_round": 0}
-    reply = session.answer(Request("train", asked, sent))
-    yield _packed(reply)
-    sent = {key: array.copy() for key, array in reply.shared.items()}
-    shared |= sent
-    fields |= {"local_round": 1, "shared_hash": tensor_hash(shared, shared)}
-    yield _packed(session.answer(Request("close", fields | {"role": "last"}, sent)))
+    for message in messages(_SITE, session, resident, state):
+        write_message(state / "egress", _SITE, message, policy)
+        yield _packed(message)
 
 
 def _plan() -> Plan:
@@ -199,10 +179,13 @@ def _plan() -> Plan:
     )
 
 
-def _packed(reply: Reply) -> bytes:
-    """Write out what egress lets a reply carry: names, values, tensors."""
-    parts = []
-    for name, record in content_of(reply).items():
+def _packed(message: Message) -> bytes:
+    """Write out what a message carries: envelope, names, values, tensors, error."""
+    parts = [repr(vars(message.metadata)).encode()]
+    if message.has_error():
+        parts.append(repr(vars(message.error)).encode())
+        return b"\n".join(parts)
+    for name, record in message.content.items():
         parts.append(name.encode())
         if isinstance(record, ArrayRecord):
             for key, array in record.items():

@@ -36,6 +36,12 @@ BANDS = (
 )
 """Published steps; a banded count is the largest step not above it."""
 
+COUNTS = frozenset({"patients", "images", "positives"})
+"""Fields of replies that leave by `SitePolicy.release_count`."""
+
+METRICS = frozenset({"roc_auc", "average_precision", "validation_loss"})
+"""Fields of replies that leave by `SitePolicy.release_metric`."""
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SitePolicy:

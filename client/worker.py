@@ -22,7 +22,7 @@ from client.data.snapshot import CacheError, open_snapshot
 from client.health import WORKER_LOCK
 from client.link import HungUpError, has_hung_up, listen, receive_request, send_answer
 from client.newcomer import Newcomer
-from client.policy import read_policy
+from client.policy import SitePolicy, read_policy
 from client.resident import Resident
 from client.session import SiteFolders, SiteSession
 from client.site import Site
@@ -86,30 +86,58 @@ class Worker:
         return self._session
 
     def _open(self, plan: Plan) -> Session:
-        site = self._site
-        if plan.version != version("mammofed"):
-            raise Refusal(
-                Code.VERSION, f"the plan is for mammofed {plan.version}, not ours"
-            )
-        if threads := plan.threads or site.threads:
-            torch.set_num_threads(threads)
-        policy = read_policy(self._policy_file)
-        policy.require(plan)
+        site, policy = self._site, read_policy(self._policy_file)
+        _require_permitted(plan, policy)
         if site.site not in plan.roster.sites:  # it needs no image for what it gets
             return Newcomer(site.site, plan, site.state_folder)
-        snapshot = open_snapshot(site.folder, plan.preprocessing)
-        resident = Resident(
-            plan, device_of(site), site.start_file, stopped=lambda: self._stopped()
+        state = site.state_folder
+        return open_session(site, plan, policy, state, lambda: self._stopped())[0]
+
+
+def _require_permitted(plan: Plan, policy: SitePolicy) -> None:
+    if plan.version != version("mammofed"):
+        raise Refusal(
+            Code.VERSION, f"the plan is for mammofed {plan.version}, not ours"
         )
-        return SiteSession(
-            site.site,
-            plan,
-            resident,
-            build_dataset({site.site: snapshot}, plan),
-            SiteFolders(site.state_folder, site.state_folder),
-            policy,
-            synthetic=site.importer == "synthetic",
-        )
+    policy.require(plan)
+
+
+def open_session(
+    site: Site,
+    plan: Plan,
+    policy: SitePolicy,
+    state: Path,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[SiteSession, Resident]:
+    """Open a site's prepared images and build the model of a plan.
+
+    Parameters
+    ----------
+    state : gets local state, models and scores; the plan's approval is there
+    stopped : as of `client.resident.Resident`
+
+    Raises
+    ------
+    Refusal
+        If the plan is for another version, against the policy or the data.
+    CacheError
+        If the images are not prepared.
+    """
+    _require_permitted(plan, policy)
+    if threads := plan.threads or site.threads:
+        torch.set_num_threads(threads)
+    snapshot = open_snapshot(site.folder, plan.preprocessing)
+    resident = Resident(plan, device_of(site), site.start_file, stopped)
+    session = SiteSession(
+        site.site,
+        plan,
+        resident,
+        build_dataset({site.site: snapshot}, plan),
+        SiteFolders(state, state),
+        policy,
+        synthetic=site.importer == "synthetic",
+    )
+    return session, resident
 
 
 def device_of(site: Site) -> torch.device:

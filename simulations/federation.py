@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from client.approval import approve
 from client.client_app import Connect, Session, make_client_app
 from client.data.cache import Snapshot
 from client.data.dataset import build_dataset
+from client.dump import write_message
 from client.policy import SitePolicy
 from client.resident import Resident
 from client.session import SiteFolders, SiteSession
@@ -21,7 +22,7 @@ from common.observer import Observer, Silent
 from common.plan import Plan, plan_to_json
 from server.rounds import Federation, Outcome
 from server.server_app import make_server_app
-from simulations.grid import InProcessGrid
+from simulations.grid import Answer, InProcessGrid
 
 Populations = Mapping[str, Mapping[str, Snapshot]]
 """Site of the roster to its populations, each with its prepared images."""
@@ -37,12 +38,18 @@ class Machine:
     threads : of torch; None leaves them as they are
     start_file : file of the plan's start
     policies : by site; a site that is not named releases exact counts
+    dump : write every reply down in ``sent/<site>/`` of the run, as `client.dump` does
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     threads: int | None = None
     start_file: Path | None = None
     policies: Mapping[str, SitePolicy] = field(default_factory=dict)
+    dump: bool = False
+
+    def policy_of(self, site: str) -> SitePolicy:
+        """Return a site's own limits."""
+        return self.policies.get(site, SitePolicy())
 
 
 def sessions_of(
@@ -75,7 +82,7 @@ def sessions_of(
                 resident,
                 build_dataset(populations[site], plan),
                 SiteFolders(own / "state", own),
-                machine.policies.get(site, SitePolicy()),
+                machine.policy_of(site),
                 synthetic=synthetic,
             )
         return sessions[site]
@@ -107,7 +114,8 @@ def run_in_process(
     ----------
     plan : approved here for every virtual hospital
     populations : prepared images of every site
-    folder : gets ``plan.json``, ``coordinator/`` and ``sites/<site>/``
+    folder : gets ``plan.json``, ``coordinator/`` and ``sites/<site>/``; ``sent/`` too
+        where the machine's settings want it
     on_reply : told after each site's answer
 
     Raises
@@ -117,7 +125,10 @@ def run_in_process(
     """
     approve_everywhere(plan, folder)
     connect = sessions_of(plan, populations, folder, machine, synthetic=synthetic)
-    grid = InProcessGrid(make_client_app(connect), plan.roster.sites, on_reply)
+    app_of_sites: Answer = make_client_app(connect)
+    if machine.dump:
+        app_of_sites = _dumping(app_of_sites, folder / "sent", machine)
+    grid = InProcessGrid(app_of_sites, plan.roster.sites, on_reply)
     federation = Federation(
         plan, folder / "coordinator", machine.start_file, observer or Silent()
     )
@@ -125,6 +136,18 @@ def run_in_process(
     app = make_server_app(lambda grid, _: outcomes.append(federation.run(grid)))
     app(grid=grid, context=_server_context())
     return outcomes[0]
+
+
+def _dumping(app: Answer, folder: Path, machine: Machine) -> Answer:
+    """Let a ClientApp answer, and write down the very message that it returns."""
+
+    def answer(*, message: Message, context: Context) -> Message:
+        reply = app(message=message, context=context)
+        site = str(context.node_config["site"])
+        write_message(folder / site, site, reply, machine.policy_of(site))
+        return reply
+
+    return answer
 
 
 def _server_context() -> Context:

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 _RUN_ID = 1
+
+
+class Answer(Protocol):
+    """How a ClientApp is called."""
+
+    def __call__(self, *, message: Message, context: Context) -> Message:
+        """Answer a message."""
+        ...
 
 
 class InProcessGrid(Grid):
@@ -31,7 +39,7 @@ class InProcessGrid(Grid):
 
     def __init__(
         self,
-        app: ClientApp,
+        app: Answer,
         sites: Sequence[str],
         on_reply: Callable[[str], None] = lambda site: None,
     ) -> None:

@@ -48,7 +48,8 @@ def open_laboratory(settings: Settings, plan: Plan, view: View) -> Laboratory:
         cannot be evaluated.
     """
     start = Path(settings.start_file).resolve() if settings.start_file else None
-    machine = Machine(device_of(settings), settings.threads, start)
+    device = device_of(settings)
+    machine = Machine(device, settings.threads, start, dump=settings.dump)
     snapshots, synthetic = prepare_sites(settings.data, plan, view)
     left_out = {
         site: snapshots.pop(site) for site in dict.fromkeys(settings.data.leave_out)

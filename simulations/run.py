@@ -43,10 +43,12 @@ mammo-sim list                                experiments and arms there are
   mammo-sim experiment=compare_sharing run_dir=runs/mine parallel=4
   mammo-sim experiment=demo plan.stages.adapt.rounds=5 arms=[fedbn,fedavg]
   mammo-sim experiment=real_images data.root=FOLDER
+  mammo-sim experiment=demo plan.stages.adapt.rounds=2 dump=true
 
 Every FIELD is in configs/simulation.yaml and configs/plan/default.yaml. A run writes
 report.html, report.json, TensorBoard curves and each site's models into run_dir. Ctrl-C
-leaves it so that the same command, or `resume`, goes on.
+leaves it so that the same command, or `resume`, goes on. dump=true writes every reply
+of a virtual site into sent/ of its run, a page and a JSON file each: for small runs.
 """
 
 

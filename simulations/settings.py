@@ -16,7 +16,7 @@ from simulations.arms import check_arms
 
 _STRICT = ConfigDict(extra="forbid")
 _FILE, _PLAN = "experiment.json", "plan.json"
-_LOCAL = {"run_dir", "device", "parallel", "backend"}
+_LOCAL = {"run_dir", "device", "parallel", "backend", "dump"}
 """May differ between the calls of one run; so may the number of data workers."""
 
 
@@ -131,6 +131,7 @@ class Settings:
     keep_source: str | None
     data: DataSettings
     parallel: Annotated[int, Field(gt=0)] = 1
+    dump: bool = False
 
     @property
     def folder(self) -> Path:
@@ -167,6 +168,11 @@ def settings_of(tree: dict[str, Any]) -> Settings:
         raise PlanError("seeds has one twice")
     if len({f"{rate:g}" for rate in settings.rates}) < len(settings.rates):
         raise PlanError("rates has one twice, to six digits")
+    if settings.dump and settings.backend != "in_process":
+        raise PlanError(
+            "dump=true needs backend=in_process; a hospital types mammo-client audit "
+            "egress"
+        )
     if settings.backend in ("ray", "deployed"):  # has processes of its own
         settings = replace(settings, parallel=1)
     if unknown := set(settings.compare) - set(settings.arms):

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from client.approval import last_approved
 from client.commands.shared import Chosen, settings_of, user_errors
-from client.commands.start import coordinator_of
+from client.commands.start import coordinator_of, policy_file
+from client.policy import read_policy
+from client.site import SiteError
 from common.audit import FOLDER, LOG_FILE
 from common.audit_compare import report
 from common.keys import public_text, read_key
+from common.plan import PlanError
 from common.progress import View
 
 if TYPE_CHECKING:
@@ -37,6 +41,39 @@ def phi(context: typer.Context) -> None:
         _print(view, result)
     if result.found:
         raise typer.Exit(1)
+
+
+def egress(
+    context: typer.Context,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="folder that is empty, or new")
+    ],
+) -> None:
+    """Write down what this site would send: one page to read for each message.
+
+    Rehearses the plan approved last with the prepared images: handshake, the first
+    round of every stage, closing, and an error. Nothing is sent; local state, audit log
+    and counters stay as they are. It takes as long as those rounds in earnest. Start
+    with OUT/read-me.txt; the pages hold what would leave, and no more.
+    """
+    view = View()
+    with user_errors():
+        site = settings_of(context)
+        plan = last_approved(site.state_folder)
+        if plan is None:
+            raise PlanError(
+                f"{site.site} has approved no plan yet: there is nothing to rehearse. "
+                f"mammo-client --site {site.site} approve PLAN does."
+            )
+        if out.resolve().is_relative_to(site.archive.resolve()):
+            raise SiteError(f"{out} lies in the archive. Name a folder elsewhere.")
+        policy = read_policy(policy_file(context.obj))
+        from client.egress_rehearsal import READ_ME, rehearse_egress  # imports torch
+
+        view.say(f"Rehearsing plan {plan.id} with the images of {site.site} ...")
+        rehearse_egress(site, plan, policy, out)
+        view.say((out / READ_ME).read_text().rstrip())
+        view.say(f"Pages: {out}")
 
 
 def verify(

@@ -1,8 +1,8 @@
 """Canaries: texts that must never be seen again, and where to look for them.
 
 Each kind of place that can name somebody has a stem of its own. What is searched: the
-stem as text (ASCII and UTF-16, any case, hexadecimal, base64 at any position), and MD5,
-SHA-1 and SHA-256 of every whole value.
+stem as text (ASCII and UTF-16, any case, hexadecimal, percent-encoded, base64 at
+any position), and MD5, SHA-1 and SHA-256 of every whole value.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class Canaries:
 def _as_text(stem: str) -> list[bytes]:
     encoded = [stem.encode(name) for name in ("ascii", "utf-16-le", "utf-16-be")]
     texts = [*encoded, encoded[0].hex().encode()]
+    texts.append("".join(f"%{byte:02x}" for byte in encoded[0]).encode())
     if re.fullmatch(r"\d{8}", stem):  # a date, as people write it
         texts.append(f"{stem[:4]}-{stem[4:6]}-{stem[6:]}".encode())
     return texts

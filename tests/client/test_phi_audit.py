@@ -25,11 +25,12 @@ def test_no_canary_is_found_anywhere(tmp_path: Path) -> None:
     result = audit(tmp_path, steps.append)
     assert result.found == ()
     assert set(result.places) == set(STEMS)
-    assert result.planted > 80 and result.messages == 3 and result.said >= 7
+    assert result.planted > 80 and result.messages == 4 and result.said >= 7
     site, state = tmp_path / "site", tmp_path / "state"
     for name in ("manifest.parquet", "check.html", "check.json", "summary.json"):
         assert (site / name).is_file()
     assert len(list(site.glob("cache/*/images.u16"))) == 2
+    assert len(list((state / "egress").iterdir())) == 2 * result.messages
     assert list(state.rglob("model.safetensors")) and list(state.rglob("*.parquet"))
     assert "Searching" in steps
 
@@ -64,6 +65,11 @@ def test_whatever_leaks_is_found(
     monkeypatch.setattr(archive, "load", gossiping)
     monkeypatch.setattr(phi_audit, "write_check", careless)
     monkeypatch.setattr(phi_audit.SiteSession, "answer", talkative)
+    pages = [
+        f"{number:04d}-{kind}.{ending}"
+        for number, kind in enumerate(("handshake", "train", "close"), start=1)
+        for ending in ("json", "txt")
+    ]
     assert set(audit(tmp_path).found) == {
         ("log", "file name"),
         ("log", "folder name"),
@@ -74,6 +80,7 @@ def test_whatever_leaks_is_found(
         ("output of import", "study date"),
         ("site/note.txt", "patient"),
         ("site/uid.txt", "UID"),
+        *{(f"state/egress/{page}", "patient") for page in pages},
         (f"site/{STEMS['private block']}", "private block"),
         ("warning", "kept element"),
         ("warning", "name"),

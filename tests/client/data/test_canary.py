@@ -21,7 +21,12 @@ def test_every_kind_is_found_in_every_dress(kind: str) -> None:
         value.encode("utf-16-le"),
         value.encode("utf-16-be"),
         raw.hex().upper().encode(),
-        *(base64.b64encode(b"x" * before + raw + b"yz") for before in range(3)),
+        "".join(f"%{byte:02X}" for byte in raw).encode(),
+        *(
+            encode(b"x" * before + raw + b"yz")
+            for encode in (base64.b64encode, base64.urlsafe_b64encode)
+            for before in range(3)
+        ),
         *(
             b"id=" + digest(raw).hexdigest().encode()
             for digest in (hashlib.md5, hashlib.sha1, hashlib.sha256)
