@@ -38,6 +38,7 @@ TRAINED: dict[str, Any] = {
     "average_precision": 0.5,
     "validation_loss": math.nan,
     "fixed_hash": "f",
+    "reestimated": False,
 }
 
 
