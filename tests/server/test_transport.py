@@ -277,6 +277,7 @@ def _reply_bytes(shared: Mapping[str, np.ndarray]) -> int:
         **numbers,
         **dict.fromkeys((*floats, "validation_loss"), 0.5),
         **dict.fromkeys(("site", "fixed_hash"), "alpha"),
+        "reestimated": False,
     }
     content = content_of(Reply("train", fields, shared))
     return len(recorddict_to_proto(content).SerializeToString())
