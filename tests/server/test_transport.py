@@ -16,14 +16,20 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 
 import client.session
-from client.egress import content_of
 from client.update import update_of
 from common.checkpoint import CheckpointError, Tensors
 from common.contract import tensor_hash
 from common.models import build_model
 from common.models.start import initial_tensors
 from common.plan import Aggregation, Model, Optimizer, Plan
-from common.records import REQUEST_FIELDS, Reply, Request, encode, pack_tensors
+from common.records import (
+    REPLY_FIELDS,
+    REQUEST_FIELDS,
+    Reply,
+    Request,
+    encode,
+    pack_tensors,
+)
 from common.sharing import contract
 from common.transport import Transport, to_wire
 from server.aggregation import round_weights
@@ -279,7 +285,9 @@ def _reply_bytes(shared: Mapping[str, np.ndarray]) -> int:
         **dict.fromkeys(("site", "fixed_hash"), "alpha"),
         "reestimated": False,
     }
-    content = content_of(Reply("train", fields, shared))
+    content = encode(
+        {**fields, "head": ""}, pack_tensors(shared), REPLY_FIELDS["train"]
+    )
     return len(recorddict_to_proto(content).SerializeToString())
 
 
