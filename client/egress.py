@@ -121,5 +121,5 @@ def rehearsed_question(request: Request) -> Message:
         pack_tensors(request.shared),
         REQUEST_FIELDS[request.kind],
     )
-    message: Message = Message(content, metadata=metadata)  # type: ignore[call-overload]
-    return message
+    question: Message = Message(content, metadata=metadata)  # type: ignore[call-overload]
+    return question

@@ -42,6 +42,7 @@ def test_a_model_composes(name: str) -> None:
         ("arms=[fedavg_local_stats,fedavg]", "needs fedavg before it"),
         ("devise=cpu", "devise"),
         ("device=tpu", "device"),
+        ("dump=maybe", "dump"),
     ],
 )
 def test_a_mistake_is_named(override: str, words: str) -> None:
@@ -50,6 +51,11 @@ def test_a_mistake_is_named(override: str, words: str) -> None:
         settings_of(tree)
         plan_of(tree)
     assert words in str(caught.value)
+
+
+def test_replies_are_written_down_in_process_only() -> None:
+    with pytest.raises(PlanError, match="dump=true needs backend=in_process"):
+        settings_of(compose_tree(["dump=true", "backend=ray"]))
 
 
 def test_folders_and_devices_never_enter_the_plan_hash() -> None:

@@ -76,7 +76,10 @@ class Recorder:
         sent, received = bytearray(), bytearray()
         self.sent.append(sent)
         self.received.append(received)
-        await asyncio.gather(_pass(near, to_far, sent), _pass(far, to_near, received))
+        with contextlib.suppress(asyncio.CancelledError):  # the recorder ends
+            await asyncio.gather(
+                _pass(near, to_far, sent), _pass(far, to_near, received)
+            )
 
 
 async def _pass(source: Stream, target: asyncio.StreamWriter, kept: bytearray) -> None:

@@ -95,9 +95,13 @@ class PlantedConsortium(TestConsortium):
 
     def run(self) -> dict[str, Any]:
         """Run the plan adopted last, for the first time or again."""
-        for name in ("outcome.json", "failure.json"):
-            (self.plan.with_suffix("") / name).unlink(missing_ok=True)
-        return self.outcome(self.start_run(), PATIENCE)
+        folder = self.plan.with_suffix("")
+        ends = [folder / name for name in ("outcome.json", "failure.json")]
+        for path in ends:
+            path.unlink(missing_ok=True)
+        run = self.start_run()
+        self.wait_for("an outcome", lambda: any(path.is_file() for path in ends))
+        return self.outcome(run, PATIENCE)
 
     def allow(self, *targets: str) -> None:
         """Let all hospitals allow plans of these targets only."""
@@ -236,11 +240,11 @@ def _require_that_the_recorder_hears(planted: PlantedConsortium, plan: Plan) -> 
     assert all(site.encode() in sent for site in SITES)
     assert plan.hash.encode() in sent and b"roc_auc" in sent
     folder = planted.plan.with_suffix("") / "checkpoints"
-    averaged, _ = read_tensors(folder / "round-00001.safetensors")
+    averaged, _ = read_tensors(folder / "round-00002.safetensors")
     tensor = next(one for one in averaged.values() if one.ndim == 4)
-    assert tensor.tobytes() in received  # the question of round 2
+    assert tensor.tobytes() in received  # the question to close
     trained = [one for one in _arrays(sent) if one.shape == tensor.shape]
-    assert any(  # the answers of round 1
+    assert any(  # the answers of round 2
         np.array_equal(((one + other.astype(np.float64)) / 2).astype("f4"), tensor)
         for one, other in combinations(trained, 2)
     )
