@@ -146,7 +146,7 @@ REMEDIES: dict[Code, str] = {
     Code.LOCAL_STATE: "the site lacks the local state this round starts from",
     Code.CACHE: "the site's prepared images are absent or damaged",
     Code.REQUEST: "the site could not read the request",
-    Code.NOT_FINITE: "values are not finite, of training or of what was received",
+    Code.NOT_FINITE: "values are not finite, or too large to send",
     Code.BUNDLE: "the run comes with more than the site permits",
     Code.POLICY: "the plan asks for what the site's policy does not allow",
     Code.STOPPED: "the site has paused, is ending, or the run was stopped",

@@ -13,18 +13,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.common.serde import recorddict_to_proto
 
 import client.session
+from client.assembly import assemble
+from client.local_state import LocalState
+from client.resident import Resident
 from client.update import update_of
 from common.checkpoint import CheckpointError, Tensors
-from common.contract import tensor_hash
+from common.contract import fingerprint, tensor_hash
 from common.models import build_model
 from common.models.start import initial_tensors
 from common.plan import Aggregation, Model, Optimizer, Plan
 from common.records import (
     REPLY_FIELDS,
     REQUEST_FIELDS,
+    Code,
+    Refusal,
     Reply,
     Request,
     encode,
@@ -177,12 +183,18 @@ def test_an_update_that_does_not_count_is_not_owed_either(
         assert np.array_equal(third.residual[key], array)
 
 
-@pytest.mark.parametrize("transport", HALVES)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    play(compact(two_stage_plan(), "bfloat16"), folder)
+    return folder
+
+
 @pytest.mark.parametrize("phase", ["local_state", "residual", "training"])
 def test_a_killed_run_resumes_to_the_undisturbed_one(
-    phase: str, transport: Transport, tmp_path: Path
+    phase: str, undisturbed: Path, tmp_path: Path
 ) -> None:
-    words = [str(tmp_path / "killed"), phase, transport]
+    words = [str(tmp_path), phase, "bfloat16"]
     killed = subprocess.run(
         [sys.executable, "-m", "tests.support.killed_run", *words],
         cwd=ROOT,
@@ -191,10 +203,9 @@ def test_a_killed_run_resumes_to_the_undisturbed_one(
         timeout=120,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    plan = compact(two_stage_plan(), transport)
-    play(plan, tmp_path / "killed")
-    play(plan, tmp_path / "undisturbed")
-    assert_same_models(plan, tmp_path / "undisturbed", tmp_path / "killed", 5)
+    plan = compact(two_stage_plan(), "bfloat16")
+    play(plan, tmp_path)
+    assert_same_models(plan, undisturbed, tmp_path, 5)
 
 
 def test_exact_weights_are_kept_with_the_round(tmp_path: Path) -> None:
@@ -253,6 +264,26 @@ def test_the_fingerprint_holds_both_ends_to_one_format() -> None:
     rules = [contract(model, stage, one) for one in ("float32", *HALVES)]  # type: ignore[arg-type]
     assert len({rule.fingerprint for rule in rules}) == 3
     assert rules[0].fingerprint == contract(model, stage).fingerprint
+    unnamed = [
+        fingerprint(rule.on_wire, stage.name, stage.model.name) for rule in rules
+    ]
+    assert [one in unnamed for one in (r.fingerprint for r in rules)] == [True, 0, 0]
+
+
+def test_a_site_refuses_weights_of_another_format(tmp_path: Path) -> None:
+    plan = compact(small_plan(), "bfloat16")
+    resident = Resident(plan, torch.device("cpu"), None)
+    rule, initial = resident.stage(0).contract, resident.initial(0)
+    state = LocalState(tmp_path, "run", plan.hash, "")
+    for transport in ("float32", "float16", "bfloat16"):
+        weights = {k: to_wire(initial[k].numpy(), transport) for k in rule.sent}
+        request = Request("train", {"fingerprint": rule.fingerprint}, weights)
+        if transport == "bfloat16":
+            assert assemble(resident, state, 0, 0, request)[1].keys() >= set(rule.sent)
+        else:
+            with pytest.raises(Refusal) as caught:
+                assemble(resident, state, 0, 0, request)
+            assert caught.value.code == Code.FINGERPRINT
 
 
 @pytest.mark.parametrize("transport", HALVES)
