@@ -31,6 +31,8 @@ NAME = "consortium"
 _ROOT = Path(__file__).resolve().parents[1]
 _PATIENCE = 120.0
 _ENDING = 15.0
+_ASK_SECONDS = 3.0
+"""Each question is a process of Flower's, which takes a second of a core."""
 
 
 class ConsortiumError(RuntimeError):
@@ -175,7 +177,7 @@ class Consortium:
                 raise ConsortiumError(
                     f"The run ended without an outcome. {_end_of(folder / LOG_FILE)}"
                 )
-            time.sleep(1.0)
+            time.sleep(_ASK_SECONDS)
         raise ConsortiumError(f"No outcome within {seconds:g} s.")
 
     def run_status(self, run: int) -> str:

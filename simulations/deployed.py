@@ -20,6 +20,8 @@ from simulations.consortium import Consortium, ConsortiumError, Hospital
 from simulations.federation import Machine, Populations
 
 _LOOK_SECONDS = 0.5
+_ASK_SECONDS = 5.0
+"""Between two questions whether the run is over: each is a process of Flower's."""
 
 
 def run_deployed(
@@ -91,9 +93,11 @@ def run_deployed(
 def _follow(consortium: Consortium, run: int, observer: Observer, plan: Plan) -> None:
     """Tell the observer what the coordinator saves, until the run has ended."""
     folder = run_folder(consortium.plan)
-    told = -1
+    told, asked, over = -1, 0.0, False
     while True:
-        over = consortium.run_status(run) == "finished"
+        if time.monotonic() - asked > _ASK_SECONDS:
+            over = consortium.run_status(run) == "finished"
+            asked = time.monotonic()
         saved = _newest(folder / "checkpoints")
         if saved is not None and told < 0:
             told = int(saved["round"])
