@@ -29,7 +29,7 @@ def test_a_fourth_site_with_its_own_key_fetches_the_shared_part(
 ) -> None:
     plan = small_plan("before_valley", rounds=2)
     outcome = consortium.play(plan)
-    assert outcome["status"] == "complete"
+    assert outcome["status"] == "complete", outcome.get("reason")
 
     archive = {"importer": "synthetic", "archive": str(archives / "north")}
     consortium.wires[NAME] = Wire(consortium.door_port)
@@ -61,6 +61,7 @@ def test_a_fourth_site_with_its_own_key_fetches_the_shared_part(
         consortium.client(NAME, "audit", "verify", "--peer", log)
 
         other = small_plan("without_valley", rounds=1)  # it does not disturb a run
-        assert consortium.play(other)["status"] == "complete"
+        outcome = consortium.play(other)
+        assert outcome["status"] == "complete", outcome.get("reason")
     finally:
         consortium.stop(NAME)
