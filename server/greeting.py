@@ -77,7 +77,7 @@ def greet(
         site is named with its reason.
     """
     first = read_greeting(file)
-    nodes = _nodes_of(grid, plan)
+    nodes, others = _nodes_of(grid, plan, left)
     request = Request("handshake", {"plan": plan.hash, "run": run})
     limit = min(HANDSHAKE_SECONDS, plan.aggregation.round_timeout)
     answers = ask(grid, dict.fromkeys(nodes, request), "0", limit)
@@ -105,7 +105,7 @@ def greet(
     ]
     problems += [f"{one}: not connected" for one in away if one not in absent]
     if problems:
-        raise RunFailed("the handshake failed:\n  " + "\n  ".join(problems))
+        raise RunFailed("the handshake failed:\n  " + "\n  ".join(problems) + others)
     if first is None:
         first = Greeting({one: found[one] for one in plan.roster.sites}, hellos)
         write_atomic(file, json.dumps(asdict(first), indent=2).encode())
@@ -119,24 +119,33 @@ def greet(
     )
 
 
-def _nodes_of(grid: Grid, plan: Plan) -> dict[int, str]:
-    """Wait for the sites of the roster, and return the names of the nodes to ask.
+def _nodes_of(
+    grid: Grid, plan: Plan, left: Collection[str]
+) -> tuple[dict[int, str], str]:
+    """Wait for the sites of the roster, but for those that have left.
 
-    Flower lists the nodes that are online.
-    A registered node bears its site's name, and one that is not on the roster is none
-    of this run's. Where nodes have no names, as Ray's, only the handshake tells.
+    Flower lists the nodes that are online. A registered one bears its site's name; where
+    nodes have no names, as Ray's, only the handshake tells.
+
+    Returns
+    -------
+    Names of the nodes to ask, and words about the others: they are none of this run's,
+    unless a site was registered under another name than the plan has.
     """
     deadline = time.monotonic() + GATHER_SECONDS
     while True:
         names = {node.node_id: node.name for node in grid.get_nodes()}
-        absent = [one for one in plan.roster.sites if one not in names.values()]
+        here = {*names.values(), *left}
+        absent = [one for one in plan.roster.sites if one not in here]
         if not absent or "" in names.values() or time.monotonic() > deadline:
             break
         log.info("waiting for %s", ", ".join(absent))
         time.sleep(2.0)
     # One that goes offline from here on comes back while it is asked, or is named.
     wanted = {"", *plan.roster.sites}
-    return {node: name for node, name in sorted(names.items()) if name in wanted}
+    others = ", ".join(sorted(set(names.values()) - wanted))
+    said = f"\n  (online, but not in the plan's roster: {others})" if others else ""
+    return {n: name for n, name in sorted(names.items()) if name in wanted}, said
 
 
 def _may_miss(site: str, found: Collection[str], plan: Plan) -> bool:

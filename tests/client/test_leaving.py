@@ -140,7 +140,7 @@ def test_training_ends_with_a_refusal_and_the_node_goes_offline(
     fleet = FakeFleet(question())
     run_node(state, fleet, monkeypatch, leaves_amid_training(state))
     (reply,) = fleet.sent
-    assert reply.error.code == Code.LEFT == 115
+    assert reply.error.code == Code.LEFT
     assert fleet.offline and read_status(state)["online"] is False
     assert (state / "keepsake").read_text() == "local state"
 

@@ -182,7 +182,7 @@ def test_a_newcomer_that_is_online_is_none_of_a_runs_business(tmp_path: Path) ->
 def test_a_site_that_is_registered_under_another_name_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.participation.GATHER_SECONDS", 0.0)
+    monkeypatch.setattr("server.greeting.GATHER_SECONDS", 0.0)
     consortium = Consortium(tmp_path, small_plan(small_stage(rounds=1)))
     with pytest.raises(RunFailed) as caught:
         consortium.play("gama", online=("alpha", "beta"))

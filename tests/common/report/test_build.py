@@ -1,7 +1,6 @@
 import base64
 import json
 import re
-import time
 from html.parser import HTMLParser
 
 import matplotlib
@@ -158,12 +157,9 @@ def test_a_curve_of_an_unknown_arm_is_refused(tmp_path, make_run):
         write_report(tmp_path, make_run(sites=1).report(), stranger)
 
 
-def test_seven_arms_at_four_sites_are_small_and_quick(tmp_path, make_run):
+def test_seven_arms_at_four_sites_are_small(tmp_path, make_run):
     run = make_run(arms=ARMS, sites=4)
-    report, extras = run.report(), run.extras()
-    start = time.process_time()
-    path = write_report(tmp_path, report, extras)
-    assert time.process_time() - start < 10
+    path = write_report(tmp_path, run.report(), run.extras())
     assert path.stat().st_size < 6_000_000
     pictures = re.findall(r"base64,([^\"]+)", path.read_text())
     assert len(pictures) == 13
