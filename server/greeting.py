@@ -124,8 +124,8 @@ def _nodes_of(
 ) -> tuple[dict[int, str], str]:
     """Wait for the sites of the roster, but for those that have left.
 
-    Flower lists the nodes that are online. A registered one bears its site's name; where
-    nodes have no names, as Ray's, only the handshake tells.
+    Flower lists the nodes that are online. A registered one bears its site's name;
+    where nodes have no names, as Ray's, only the handshake tells.
 
     Returns
     -------
