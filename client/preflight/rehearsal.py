@@ -20,18 +20,19 @@ from client.data.dataset import (
     VALIDATION,
     SiteDataset,
     build_dataset,
-    draw_batches,
+    draw_batches_apart,
 )
 from client.data.manifest import ManifestError
 from client.data.snapshot import CacheError, open_snapshot
 from client.data.workers import describe
+from client.local_round import loader_of
 from client.objectives import build_objective
 from client.preflight.rehearsed import Rehearsed, StageSize
 from client.resident import Resident
 from client.site import Site
 from client.training import build_optimizer, train
 from client.worker import device_of
-from common.contract import Contract, TensorSpec
+from common.contract import TensorSpec
 from common.norms import set_norm_mode
 from common.plan import Plan, PlanError
 from common.records import Code, Refusal
@@ -72,17 +73,18 @@ def _facts(site: Site, plan: Plan | None) -> Iterator[dict[str, Any]]:
     if plan.start.kind == "checkpoint" or site.start_file:  # else it might download
         resident.initial(0)
     yield {"seconds_per_image": _seconds_per_image(resident), "peak_bytes": _peak()}
-    rules = [resident.stage(number).contract for number in range(len(plan.stages))]
-    yield {"stages": tuple(_size(rule, None) for rule in rules)}
+    stages = range(len(plan.stages))
+    yield {"stages": tuple(_size(resident, stage, None) for stage in stages)}
     try:
         snapshot = open_snapshot(site.folder, plan.preprocessing)
     except (CacheError, ManifestError):
         return
     dataset = build_dataset({site.site: snapshot}, plan)
+    here = resident.at_site(dataset)
     yield {
         "patients": dataset.count_patients(TRAIN),
         "validation": len(dataset.select(VALIDATION)),
-        "stages": tuple(_size(rule, dataset) for rule in rules),
+        "stages": tuple(_size(here, stage, dataset) for stage in stages),
     }
 
 
@@ -142,8 +144,8 @@ def _zeros(resident: Resident, stage: Stage) -> Iterator[tuple[Tensor, Tensor]]:
     )
 
 
-def _size(rule: Contract, dataset: SiteDataset | None) -> StageSize:
-    stage = rule.stage
+def _size(resident: Resident, number: int, dataset: SiteDataset | None) -> StageSize:
+    rule, stage = resident.stage(number).contract, resident.plan.stages[number]
     per_parameter = {"sgd": 1, "adamw": 2}[stage.optimizer.name]
     moments = per_parameter * _bytes(rule.layout_of(rule.trainable))
     return StageSize(
@@ -154,14 +156,17 @@ def _size(rule: Contract, dataset: SiteDataset | None) -> StageSize:
         + (moments if stage.optimizer.state == "keep" else 0),
         fixed=_bytes(rule.layout_of(rule.fixed)),
         whole=_bytes(rule.layout),
-        images=None if dataset is None else _images(dataset, stage),
+        images=None if dataset is None else _images(resident, number, dataset),
     )
 
 
-def _images(dataset: SiteDataset, stage: Stage) -> int:
+def _images(resident: Resident, number: int, dataset: SiteDataset) -> int:
+    stage = resident.plan.stages[number]
     if stage.norm_mode == "reestimate":
         return len(dataset.select(TRAIN, labelled=False))
-    return sum(map(len, draw_batches(dataset.select(TRAIN), stage.work, 0)))
+    rows = dataset.select(TRAIN)
+    groups = [rows[mine] for mine in loader_of(resident, dataset, number).apart(rows)]
+    return sum(map(len, draw_batches_apart(groups, stage.work, 0)))
 
 
 def _bytes(layout: tuple[TensorSpec, ...]) -> int:

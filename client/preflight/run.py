@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from client.preflight import machine, plan
@@ -11,6 +11,7 @@ from client.preflight.network import network
 from client.preflight.rehearsed import rehearse_apart
 from client.preflight.traffic import no_traffic, traffic
 from client.site import Coordinator, Site
+from common.plan import Plan
 
 
 def preflight(
@@ -28,6 +29,28 @@ def preflight(
     approved, finding = plan.approved(site)
     yield finding
     yield plan.policy(policy_file, approved)
+    if approved is None or site.site in approved.roster.sites:
+        bytes_per_round = yield from _training(site, approved, words)
+    else:
+        bytes_per_round = 0
+        said = "not needed: this site does not train, it may receive the shared part"
+        for name in ("data", "cache", "training"):
+            yield Finding(name, "ok", said)
+    yield machine.key_file(coordinator.key)
+    reached = False
+    for finding in network(coordinator):
+        reached |= finding.name == "coordinator" and finding.state == "ok"
+        yield finding
+    if reached:
+        yield from traffic(coordinator, bytes_per_round)
+    else:
+        yield from no_traffic("without an answer")
+
+
+def _training(
+    site: Site, approved: Plan | None, words: Sequence[str]
+) -> Generator[Finding, None, int]:
+    """Look at data and machine; return the bytes that a round sends, 0 if unknown."""
     yield plan.data(site)
     yield plan.cache(site, approved)
     pinned = approved.threads if approved else None
@@ -39,12 +62,4 @@ def preflight(
     yield plan.training(approved, rehearsed)
     yield machine.memory(free, rehearsed.peak_bytes)
     yield machine.disk(site.state_folder, rehearsed.disk_bytes)
-    yield machine.key_file(coordinator.key)
-    reached = False
-    for finding in network(coordinator):
-        reached |= finding.name == "coordinator" and finding.state == "ok"
-        yield finding
-    if reached:
-        yield from traffic(coordinator, rehearsed.bytes_per_round)
-    else:
-        yield from no_traffic("without an answer")
+    return rehearsed.bytes_per_round

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from client.data.manifest import read_linkage, read_manifest, write_manifest
 from client.data.site_data import import_site, prepare_site
 from client.preflight import rehearsed
 from client.preflight.rehearsal import rehearse
@@ -86,6 +87,26 @@ def test_sizes_follow_the_number_format_of_messages(
         replace(size, sent=size.sent // 2, kept=size.kept + size.sent),
     )
     assert found.bytes_per_round == size.sent // 2
+
+
+def test_norms_for_each_vendor_are_counted(tmp_path: Path) -> None:
+    folder = make_hospital(tmp_path, IMAGES)
+    add_labels(folder, IMAGES)
+    here = read_site(folder, "north")
+    import_site("hospital", here.archive, here.folder, "north", here.options)
+    manifest = read_manifest(here.folder)
+    manifest["vendor"] = ["ge", "hologic"] * (IMAGES // 2)
+    write_manifest(here.folder, manifest, read_linkage(here.folder))
+    prepare_site(here.folder, here.archive, plan_of().preprocessing)
+    model = build_model(plan_of().stages[0].model, 0)
+    norms = sum(
+        sum(t.numel() * t.element_size() for t in norm.state_dict().values())
+        for _, norm in find_norms(model)
+    )
+    (one,) = rehearse(here, plan_of()).stages
+    (two,) = rehearse(here, plan_of(norm_domain="vendor")).stages
+    assert (two.sent, two.images) == (one.sent, one.images)
+    assert two.kept == one.kept + norms and two.whole == one.whole + norms
 
 
 @pytest.mark.parametrize(

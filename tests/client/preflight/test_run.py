@@ -90,13 +90,25 @@ def shown(said: str) -> dict[str, str]:
     return found
 
 
-def test_a_newcomer_is_told_what_to_do(place: Place) -> None:
+def test_a_new_site_is_told_what_to_do(place: Place) -> None:
     code, said = client(place.folder, "check", "--no-data")
     found = shown(said)
     assert code == 1 and tuple(found) == EVERYTHING
     assert [name for name in found if found[name] == "problem"] == ["data"]
     assert found["plan"] == "warning" and found["accelerator"] == "ok"
     assert {found[name] for name in ("cache", "training", "memory")} == {"unknown"}
+
+
+def test_a_site_that_only_receives_needs_no_images(place: Place) -> None:
+    plan = place.folder / "others.json"
+    plan.write_bytes(plan_to_json(small_plan(sites=("south", "east"))))
+    assert client(place.folder, "approve", "--yes", plan)[0] == 0
+    code, said = client(place.folder, "check", "--no-data")
+    found = shown(said)
+    assert code == 0, said
+    assert {found[name] for name in ("data", "cache", "training")} == {"ok"}
+    assert "this site does not train" in said
+    assert found["registration"] == found["bandwidth"] == "ok"
 
 
 def test_a_hospital_that_is_ready_has_no_problem(place: Place) -> None:
