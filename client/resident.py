@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.allocator import keep_freed_memory
 from client.data.dataset import TRAIN, SiteDataset
 from client.data.norm_domains import NormDomains, assign_domains
+from common.allocator import keep_freed_memory
 from common.contract import Contract
 from common.models import build_model
 from common.models.start import initial_tensors

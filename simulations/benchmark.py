@@ -25,7 +25,7 @@ import torch
 import typer
 from rich.table import Table
 
-from client.allocator import keep_freed_memory
+from common.allocator import keep_freed_memory
 from common.atomic import write_atomic
 from common.plan import Plan, PlanError
 from common.progress import View, duration

@@ -39,6 +39,7 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.allocator import return_freed_memory
 from server.deploy.certificates import CertificateError, read_certificate
 from server.deploy.superlink import HOST, PORT
 
@@ -188,6 +189,7 @@ def open_door(
     DoorError
         If an address, a file or the port cannot be used.
     """
+    return_freed_memory()
     outside, inside = _outside(certificate, key), _inside(upstream_ca)
     address = _superlink_address(upstream)
     listener = _listener(listen)

@@ -21,6 +21,7 @@ from typing import Annotated
 
 import typer
 
+from common.allocator import return_freed_memory
 from server.deploy.certificates import TlsFiles
 
 HOST = "127.0.0.1"
@@ -118,6 +119,7 @@ def main(
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
     ]
+    return_freed_memory()
     _serve()
 
 
