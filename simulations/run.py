@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _dispatch(words: list[str], view: View) -> None:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or {"-h", "--help", "help"} & set(words):
         print(USAGE)
         return
     command, rest = words[0], words[1:]

@@ -294,6 +294,14 @@ def test_help_and_list_name_every_experiment(
         assert name in said
 
 
+@pytest.mark.parametrize("verb", ["synth", "resume", "experiment=demo"])
+def test_help_behind_a_verb_is_help_too(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([verb, "--help"])
+    assert "goes on" in capsys.readouterr().out
+
+
 @pytest.fixture
 def real_images() -> Iterator[Path]:
     folder = Path(__file__).parents[3] / "shared" / "data" / "cdd-cesm"
