@@ -19,7 +19,7 @@ from client.data.manifest import SLUG
 from client.health import PAUSED_FILE
 from client.local_state import used_rounds
 from client.policy import PolicyError, read_policy
-from client.preflight.plan import training
+from client.preflight.plan import cache, training
 from client.preflight.rehearsed import rehearse_apart
 from client.site import SiteError, settings_file
 from common.atomic import write_atomic
@@ -106,6 +106,8 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
             typer.confirm("Approve this plan?", abort=True)
         record_approval(site.state_folder, wanted)
         view.say(f"Approved: {wanted.hash}")
+        if trains and (images := cache(site, wanted)).state == "problem":
+            view.say(f"Not ready to train yet. {images.said} {images.remedy}")
 
 
 def pause(context: typer.Context) -> None:

@@ -71,7 +71,8 @@ class Consortium:
             if site in self.plan.roster.sites
             else Newcomer(site, self.plan, self.state(site))
         )
-        return _Counted(session, lambda kind: self.asked.update([(site, kind)]))
+        counted = _Counted(session, lambda kind: self.asked.update([(site, kind)]))
+        return _Liar(counted) if site == "liar" else counted
 
     def offers(self) -> list[dict[str, Any]]:
         return list(json.loads((self.run / "offers.json").read_bytes()))
@@ -95,6 +96,17 @@ class _Counted:
         return replace(reply, fields={**reply.fields, "roc_auc": 0.9 if early else 0.1})
 
 
+class _Liar:
+    """A newcomer that keeps what it is offered, and confirms something else."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def answer(self, request: Request) -> Reply:
+        reply = self._session.answer(request)
+        return replace(reply, fields={**reply.fields, "shared_hash": "f" * 64})
+
+
 def _tamper(message: Message) -> None:
     shared = {k: v.numpy().copy() for k, v in message.content["shared"].items()}
     shared[TRUNK].view(np.uint32).flat[0] ^= 1
@@ -107,6 +119,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     consortium = Consortium(tmp_path_factory.mktemp("consortium"), plan)
     consortium.play()
     yield consortium
+
+
+def test_who_confirms_another_hash_has_not_received_it(finished: Consortium) -> None:
+    approve(finished.state("liar"), finished.plan)
+    finished.play("liar", online=())
+    entry = finished.offers()[-1]
+    assert entry["site"] == "liar" and not entry["received"]
+    assert entry["reason"] == "it confirms another hash"
 
 
 def test_a_newcomer_receives_the_selected_shared_part(finished: Consortium) -> None:

@@ -133,6 +133,14 @@ def test_yes_spares_the_question_but_not_the_words(hospital: Path) -> None:
         assert words in said
 
 
+def test_who_approves_without_prepared_images_is_told_what_to_type(
+    hospital: Path,
+) -> None:
+    said = client(hospital, "approve", "--yes", written(hospital, PLAN))[1]
+    assert "Not ready to train yet. No prepared images in" in said
+    assert "mammo-client --site north prepare --plan" in said
+
+
 def test_what_has_changed_since_the_last_plan_is_shown(hospital: Path) -> None:
     client(hospital, "approve", "--yes", written(hospital, PLAN))
     (stage,) = PLAN.stages
