@@ -8,14 +8,24 @@ imports it.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+TENSORS = "safetensors"
+"""Name and serialisation of the one array that holds all tensors of a message."""
+
+_CODES = {
+    **{"float64": "F64", "float32": "F32", "float16": "F16"},
+    **{"int64": "I64", "int32": "I32", "uint16": "U16", "uint8": "U8"},
+}
+_DTYPES = {code: dtype for dtype, code in _CODES.items()}
 
 Value = bool | int | float | str
 Kind = Literal["handshake", "train", "close", "offer"]
@@ -203,8 +213,36 @@ class Refusal(Exception):  # noqa: N818  a refusal is an answer, not a fault
 
 
 def pack_tensors(shared: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Pack tensors for Flower; the record may be part of any number of messages."""
-    return ArrayRecord({name: _pack(shared[name]) for name in sorted(shared)})
+    """Pack tensors for Flower; the record may be part of any number of messages.
+
+    All travel as one array, in the safetensors format: Flower moves every array of a
+    record by requests of its own, and a network has hundreds. Without tensors the
+    record is empty.
+    """
+    return ArrayRecord({TENSORS: _pack(shared)} if shared else {})
+
+
+def unpack_tensors(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Look at the tensors inside a record, trusting nothing.
+
+    Returns
+    -------
+    Read-only views of the record, in the order of their names.
+
+    Raises
+    ------
+    WireError
+        If the record is not one that `pack_tensors` makes.
+    """
+    if not record:
+        return {}
+    try:
+        (array,) = record.values()
+        if TENSORS not in record or array.stype != TENSORS:
+            raise ValueError("serialised in another way than expected")
+        return dict(sorted(_views(array.data)))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise WireError(f"tensors are unreadable ({type(error).__name__})") from None
 
 
 def encode(
@@ -254,39 +292,48 @@ def decode(
         raise WireError("a record of the message has another type than expected")
     fields: dict[str, Value] = {**numbers, **words}  # type: ignore[dict-item]
     _check(fields, schema)
-    try:
-        shared = {name: _view(array) for name, array in arrays.items()}
-    except Exception as error:  # numpy hands a hostile header to Python's own parser
-        raise WireError(f"a tensor is unreadable ({type(error).__name__})") from None
-    return fields, shared
+    return fields, unpack_tensors(arrays)
 
 
-def _pack(array: np.ndarray) -> Array:
-    """Serialise a tensor in the npy format: ``numpy.save`` with one copy fewer."""
-    header = io.BytesIO()
-    npy = np.lib.format
-    npy.write_array_header_1_0(
-        header,
-        {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape},
+def _pack(tensors: Mapping[str, np.ndarray]) -> Array:
+    """Serialise as ``safetensors.numpy.save`` does, with two copies fewer."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header, end = {}, 0
+    for name in names:
+        array, begin = tensors[name], end
+        end += array.nbytes
+        header[name] = {
+            "dtype": _CODES[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": (begin, end),
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that tensors are aligned
+    values = (
+        np.asarray(tensors[name], order="C").reshape(-1).view(np.uint8).data
+        for name in names
     )
-    values = np.asarray(array, order="C").reshape(-1).view(np.uint8)
-    data = b"".join([header.getvalue(), values.data])
-    return Array(array.dtype.name, tuple(array.shape), "numpy.ndarray", data)
+    data = b"".join([len(text).to_bytes(8, "little"), text, *values])
+    return Array("uint8", (len(data),), TENSORS, data)
 
 
-def _view(array: Array) -> np.ndarray:
-    """Look at a tensor inside its message: ``numpy.load`` without its copy."""
-    if array.stype != "numpy.ndarray":
-        raise ValueError("a tensor is serialised in another way than expected")
-    stream = io.BytesIO(array.data)
-    npy = np.lib.format
-    if npy.read_magic(stream) != (1, 0):
-        raise ValueError("a tensor has another version of the npy format")
-    shape, fortran, dtype = npy.read_array_header_1_0(stream)
-    if dtype.hasobject:
-        raise ValueError("a tensor holds objects")
-    flat = np.frombuffer(array.data, dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+def _views(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """Read what `_pack` wrote: tensors follow each other, and no byte is left over."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header, flat = json.loads(data[8:start]), np.frombuffer(data, np.uint8)
+    if not isinstance(header, dict):
+        raise ValueError("the header is no table")
+    for name, entry in header.items():
+        dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+        if not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError("a side is no number")
+        end = start + math.prod(shape) * dtype.itemsize
+        if end > len(data):
+            raise ValueError("bytes are missing")
+        yield name, flat[start:end].view(dtype).reshape(shape)
+        start = end
+    if start != len(data):
+        raise ValueError("bytes are left over")
 
 
 def _check(fields: Mapping[str, Value], schema: Mapping[str, type]) -> None:
