@@ -146,6 +146,7 @@ def remarks(report: Report) -> list[str]:
         if pair["reason"]:
             lines.append(f"Reason: {pair['reason']}.")
         lines.extend(_site_by_site(report, pair))
+        lines.extend(_seed_by_seed(report, pair))
     if report["data"]["kind"] == "synthetic":
         lines.append(
             "The images are synthetic: this tells how the methods and the software "
@@ -176,4 +177,27 @@ def _site_by_site(report: Report, primary: Plain) -> list[str]:
     return [
         f"At single hospitals: {primary['a']} is higher at {higher} of {len(pairs)}; "
         f"the interval lies above 0 at {above} and below 0 at {len(clear) - above}."
+    ]
+
+
+def _seed_by_seed(report: Report, primary: Plain) -> list[str]:
+    """The interval is over patients of one training run; another run differs too."""
+    scores = [
+        {seed["seed"]: seed["metrics"]["roc_auc"]["value"] for seed in arm["seeds"]}
+        for name in (primary["a"], primary["b"])
+        for arm in report["arms"]
+        if arm["name"] == name
+    ]
+    if len(scores) != 2:
+        return []
+    a, b = scores
+    known = [s for s in a if a[s] is not None and b.get(s) is not None]
+    if len(known) < 2:
+        return []
+    changes = [a[seed] - b[seed] for seed in known]
+    agree = all(one > 0 for one in changes) or all(one < 0 for one in changes)
+    return [
+        f"The interval is over patients of one training run. With {len(known)} "
+        f"training seeds the difference is {', '.join(map(signed, changes))}"
+        + ("." if agree else ": they do not agree on which arm is better.")
     ]

@@ -78,6 +78,28 @@ def test_remarks_count_hospitals_on_either_side(report):
 
 
 @pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ((0.72, 0.69, 0.71), "+0.020, −0.010, +0.010: they do not agree"),
+        ((0.72, 0.73, 0.71), "+0.020, +0.030, +0.010."),
+        ((0.72, None, 0.71), "With 2 training seeds the difference is +0.020, +0.010."),
+        ((0.72, None, None), None),
+    ],
+)
+def test_remarks_tell_what_other_training_seeds_say(report, scores, said):
+    pair = primary_pair(report)
+    for name, values in ((pair["a"], scores), (pair["b"], (0.7, 0.7, 0.7))):
+        (arm,) = [arm for arm in report["arms"] if arm["name"] == name]
+        arm["seeds"] = [
+            {"seed": seed, "metrics": {"roc_auc": {"value": value}}}
+            for seed, value in enumerate(values)
+        ]
+    lines = [line for line in remarks(report) if "training seeds" in line]
+    assert len(lines) == (said is not None)
+    assert all(said in line for line in lines)
+
+
+@pytest.mark.parametrize(
     ("changes", "word"),
     [
         ({"kind": "synthetic"}, "synthetic"),
