@@ -20,7 +20,8 @@ from flwr.app import ArrayRecord, Message
 from client.policy import COUNTS, METRICS, SitePolicy
 from common.atomic import write_atomic
 from common.audit_events import KINDS, name_of, weights
-from common.records import REMEDIES, Code, unpack_tensors
+from common.packing import unpack_tensors
+from common.records import REMEDIES, Code
 
 REFUSAL = "refusal"
 

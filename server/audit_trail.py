@@ -26,7 +26,8 @@ from common.audit_events import (
     weights,
 )
 from common.keys import make_key, read_key
-from common.records import REPLY_FIELDS, REQUEST_FIELDS, Kind, WireError, decode
+from common.packing import WireError
+from common.records import REPLY_FIELDS, REQUEST_FIELDS, Kind, decode
 from server.checkpoints import RunState
 
 KEY_FILE = "audit.key"

@@ -17,7 +17,8 @@ from flwr.app import ArrayRecord, Message
 from client.dump import MEANINGS, document_of, write_message
 from client.egress import pack_refusal, pack_reply, rehearsed_question, unrecorded
 from client.policy import COUNTS, METRICS, SitePolicy
-from common.records import REPLY_FIELDS, Code, Reply, Request, unpack_tensors
+from common.packing import unpack_tensors
+from common.records import REPLY_FIELDS, Code, Reply, Request
 from simulations.federation import run_in_process
 from simulations.grid import InProcessGrid
 from tests.support.hospitals import populations, small_plan, small_stage

@@ -13,8 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.checkpoint import read_tensors
 from common.models import build_model
 from common.norms import find_norms
+from common.packing import unpack_tensors
 from common.plan import Model, Preprocessing, Work
-from common.records import REPLY_FIELDS, unpack_tensors
+from common.records import REPLY_FIELDS
 from simulations.grid import InProcessGrid
 from tests.support.hospitals import small_plan, small_stage, two_vendors_and_one
 from tests.support.runs import play

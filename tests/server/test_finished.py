@@ -20,8 +20,9 @@ from common.audit import FOLDER, LOG_FILE
 from common.audit_check import read_log, verify
 from common.checkpoint import read_tensors
 from common.keys import public_text
+from common.packing import pack_tensors, unpack_tensors
 from common.plan import Evaluation, Plan, plan_to_json
-from common.records import Reply, Request, pack_tensors, unpack_tensors
+from common.records import Reply, Request
 from server.audit_trail import coordinator_key
 from server.flower_app import play, run_folder
 from server.participation import RunFailed
