@@ -6,6 +6,8 @@ objects on our own machines; nothing received is unpickled.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,12 +107,9 @@ def run_with_ray(
             failures.append(failure)
 
     gpus = torch.cuda.device_count() / workers if machine.device.type == "cuda" else 0.0
-    backend: Any = {
-        "init_args": {"include_dashboard": False, "log_to_driver": False},
-        "client_resources": {"num_cpus": 1, "num_gpus": gpus},
-    }
-    backend["init_args"]["num_cpus"] = workers
+    backend: Any = {"client_resources": {"num_cpus": 1, "num_gpus": gpus}}
     try:
+        start_ray(ray, workers)
         run_simulation(
             server_app=make_server_app(play),
             client_app=make_client_app(opener),
@@ -124,3 +123,37 @@ def run_with_ray(
     if not outcomes:
         raise RunFailed("Ray ended without a result; its own log says why")
     return outcomes[0]
+
+
+def start_ray(ray: Any, workers: int) -> None:
+    """Start Ray before Flower would, and once more where it does not come up.
+
+    Now and then one of its helpers never starts on a busy machine, and Ray gives up
+    after 30 s. Flower takes a Ray that runs.
+
+    Parameters
+    ----------
+    ray : the module
+    workers : CPUs that it gives away
+
+    Raises
+    ------
+    RunFailed
+        If it does not start the second time either.
+    """
+    for again in (True, False):
+        try:
+            ray.init(
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},
+            )
+            return
+        except Exception as error:  # Ray raises just that
+            ray.shutdown()
+            if not again:
+                raise RunFailed(
+                    f"Ray does not start: {error} End what else computes here, then "
+                    "type the command again; or use backend=in_process."
+                ) from error
