@@ -148,25 +148,6 @@ def test_a_network_that_is_cut_for_90_s_amid_an_upload(
     _ends_undisturbed(consortium, "cut", run, tmp_path)
 
 
-def test_a_site_that_is_killed_amid_an_upload_holds_up_nobody(
-    consortium: TestConsortium, tmp_path: Path
-) -> None:
-    run = _begin(consortium, "upload_killed")
-    consortium.wait_until_training("north", 2)
-    wire = consortium.wires["north"]
-    before = wire.passed
-    consortium.wait_for("north sends", lambda: wire.passed - before > 40_000)
-    wire.cut()
-    consortium.kill_site("north")
-    consortium.processes.pop("north").wait()
-    wire.mend()
-    consortium.start_site("north")
-    _ends_undisturbed(consortium, "upload_killed", run, tmp_path)
-    outcome = consortium.outcome(run, PATIENCE)
-    assert outcome["seconds"]["2"] < 120, "Flower ends a broken upload after 180 s"
-    assert ledger_of(outcome)[2, "north"]["attempts"] == 2
-
-
 def test_a_site_that_is_ten_times_slower(
     consortium: TestConsortium, tmp_path: Path
 ) -> None:
