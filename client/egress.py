@@ -17,7 +17,6 @@ import numpy as np
 from flwr.app import Error, Message, Metadata, RecordDict
 
 from common.audit_events import PERMITTED, write_reason
-from common.packing import WireError, pack_tensors
 from common.records import (
     ARRAYS,
     MESSAGE_TYPES,
@@ -26,7 +25,9 @@ from common.records import (
     Code,
     Reply,
     Request,
+    WireError,
     encode,
+    pack_tensors,
 )
 
 

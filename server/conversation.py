@@ -19,7 +19,6 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
-from common.packing import WireError, pack_tensors
 from common.records import (
     MESSAGE_TYPES,
     REMEDIES,
@@ -29,8 +28,10 @@ from common.records import (
     Kind,
     Request,
     Value,
+    WireError,
     decode,
     encode,
+    pack_tensors,
 )
 
 log = logging.getLogger(__name__)

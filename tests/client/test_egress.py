@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.checkpoint import read_tensors
 from common.models import build_model
 from common.norms import find_norms
-from common.packing import unpack_tensors
 from common.plan import Model, Preprocessing, Work
 from common.records import REPLY_FIELDS
 from simulations.grid import InProcessGrid
@@ -73,7 +72,7 @@ def test_no_batchnorm_and_no_head_tensor_crosses_the_wire(
         for message in SpyingGrid.seen
         for record in message.content.values()
         if isinstance(record, ArrayRecord)
-        for key in unpack_tensors(record)
+        for key in record
     }
     model = build_model(Model(backbone), seed=0)
     forbidden = local_names(model)
@@ -94,7 +93,7 @@ def test_no_tensor_of_any_vendors_norms_crosses_the_wire(tmp_path: Path) -> None
         for message in SpyingGrid.seen
         for record in message.content.values()
         if isinstance(record, ArrayRecord)
-        for key in unpack_tensors(record)
+        for key in record
     }
     model = build_model(Model("resnet_tiny"), seed=0)
     assert travelled == {k for k, _ in model.named_parameters()} - local_names(model)
