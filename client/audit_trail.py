@@ -20,8 +20,9 @@ from client.egress import Leaving
 from common.audit import AuditLog
 from common.audit_events import KINDS, PERMITTED, head_in, question, weights
 from common.contract import TensorSpec, fingerprint
+from common.packing import WireError
 from common.plan import Plan
-from common.records import REQUEST_FIELDS, Code, Refusal, WireError, decode
+from common.records import REQUEST_FIELDS, Code, Refusal, decode
 
 log = logging.getLogger(__name__)
 

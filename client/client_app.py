@@ -14,15 +14,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.egress import Note, pack_refusal, pack_reply, unrecorded
-from common.records import (
-    REQUEST_FIELDS,
-    Code,
-    Kind,
-    Refusal,
-    Reply,
-    Request,
-    WireError,
-)
+from common.packing import WireError
+from common.records import REQUEST_FIELDS, Code, Kind, Refusal, Reply, Request
 from common.records import decode as decode_record
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ told by name, shape, extremes and hash; their values are not repeated.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import ArrayRecord, Message
 
 from client.policy import COUNTS, METRICS, SitePolicy
 from common.atomic import write_atomic
 from common.audit_events import KINDS, name_of, weights
+from common.packing import unpack_tensors
 from common.records import REMEDIES, Code
 
 REFUSAL = "refusal"
@@ -121,8 +121,8 @@ def document_of(site: str, message: Message, policy: SitePolicy) -> dict[str, An
         return document
     for name, record in message.content.items():
         if isinstance(record, ArrayRecord):
-            document["tensors"] += [_tensor(key, one) for key, one in record.items()]
-            arrays = {key: _values(one) for key, one in record.items()}
+            arrays = unpack_tensors(record)
+            document["tensors"] += [_tensor(key, one) for key, one in arrays.items()]
             document["weights"] = weights(arrays)["weights"]
         else:
             document["fields"] += _fields(name, record, policy)
@@ -159,22 +159,16 @@ def _effect(name: str, value: Any, policy: SitePolicy) -> str:
     return ""
 
 
-def _tensor(key: str, array: Array) -> dict[str, Any]:
-    values = _values(array)
+def _tensor(key: str, values: np.ndarray) -> dict[str, Any]:
     return {
         "name": key,
-        "shape": list(array.shape),
-        "dtype": array.dtype,
-        "bytes": len(array.data),
+        "shape": list(values.shape),
+        "dtype": values.dtype.name,
+        "bytes": values.nbytes,
         "min": _plain(values.min().item()) if values.size else None,
         "max": _plain(values.max().item()) if values.size else None,
-        "sha256": hashlib.sha256(array.data).hexdigest(),
+        "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
     }
-
-
-def _values(array: Array) -> np.ndarray:
-    values: np.ndarray = np.load(io.BytesIO(array.data), allow_pickle=False)
-    return values
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import Error, Message, Metadata, RecordDict
 
 from common.audit_events import PERMITTED, write_reason
+from common.packing import WireError, pack_tensors
 from common.records import (
     ARRAYS,
     MESSAGE_TYPES,
@@ -25,9 +26,7 @@ from common.records import (
     Code,
     Reply,
     Request,
-    WireError,
     encode,
-    pack_tensors,
 )
 
 

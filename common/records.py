@@ -8,14 +8,15 @@ imports it.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from common.packing import WireError, unpack_tensors
 
 Value = bool | int | float | str
 Kind = Literal["handshake", "train", "close", "offer"]
@@ -159,10 +160,6 @@ REMEDIES: dict[Code, str] = {
 }
 
 
-class WireError(ValueError):
-    """A record that does not fit its schema; the text names fields, never values."""
-
-
 @dataclass(frozen=True)
 class Request:
     """What the coordinator asks of a site.
@@ -200,11 +197,6 @@ class Refusal(Exception):  # noqa: N818  a refusal is an answer, not a fault
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
         self.code = code
-
-
-def pack_tensors(shared: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Pack tensors for Flower; the record may be part of any number of messages."""
-    return ArrayRecord({name: _pack(shared[name]) for name in sorted(shared)})
 
 
 def encode(
@@ -254,39 +246,7 @@ def decode(
         raise WireError("a record of the message has another type than expected")
     fields: dict[str, Value] = {**numbers, **words}  # type: ignore[dict-item]
     _check(fields, schema)
-    try:
-        shared = {name: _view(array) for name, array in arrays.items()}
-    except Exception as error:  # numpy hands a hostile header to Python's own parser
-        raise WireError(f"a tensor is unreadable ({type(error).__name__})") from None
-    return fields, shared
-
-
-def _pack(array: np.ndarray) -> Array:
-    """Serialise a tensor in the npy format: ``numpy.save`` with one copy fewer."""
-    header = io.BytesIO()
-    npy = np.lib.format
-    npy.write_array_header_1_0(
-        header,
-        {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape},
-    )
-    values = np.asarray(array, order="C").reshape(-1).view(np.uint8)
-    data = b"".join([header.getvalue(), values.data])
-    return Array(array.dtype.name, tuple(array.shape), "numpy.ndarray", data)
-
-
-def _view(array: Array) -> np.ndarray:
-    """Look at a tensor inside its message: ``numpy.load`` without its copy."""
-    if array.stype != "numpy.ndarray":
-        raise ValueError("a tensor is serialised in another way than expected")
-    stream = io.BytesIO(array.data)
-    npy = np.lib.format
-    if npy.read_magic(stream) != (1, 0):
-        raise ValueError("a tensor has another version of the npy format")
-    shape, fortran, dtype = npy.read_array_header_1_0(stream)
-    if dtype.hasobject:
-        raise ValueError("a tensor holds objects")
-    flat = np.frombuffer(array.data, dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+    return fields, unpack_tensors(arrays)
 
 
 def _check(fields: Mapping[str, Value], schema: Mapping[str, type]) -> None:

@@ -26,8 +26,10 @@ from common.audit_events import (
     weights,
 )
 from common.keys import make_key, read_key
-from common.records import REPLY_FIELDS, REQUEST_FIELDS, Kind, WireError, decode
+from common.packing import WireError
+from common.records import REPLY_FIELDS, REQUEST_FIELDS, Kind, decode
 from server.checkpoints import RunState
+from server.pulling import Pull
 
 KEY_FILE = "audit.key"
 
@@ -67,10 +69,12 @@ class AuditedGrid(Grid):
     ----------
     grid : Flower's
     audit : open for writing
+    pull : how replies are pulled; default: as the grid does
     """
 
-    def __init__(self, grid: Grid, audit: AuditLog) -> None:
+    def __init__(self, grid: Grid, audit: AuditLog, pull: Pull | None = None) -> None:
         self._grid = grid
+        self._pull = pull or grid.pull_messages
         self._audit = audit
         self._names: dict[int, str] = {}
         self._open: dict[str, dict[str, Any]] = {}
@@ -120,7 +124,7 @@ class AuditedGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Note every answer that is there."""
-        replies = list(self._grid.pull_messages(message_ids))
+        replies = list(self._pull(message_ids))
         for reply in replies:
             asked = self._open.pop(reply.metadata.reply_to_message_id, None)
             if asked is not None:

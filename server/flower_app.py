@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -21,6 +22,7 @@ from server.audit_trail import AuditedGrid, coordinator_key, note_rounds
 from server.finished import is_finished, serve
 from server.participation import RunFailed
 from server.progress_log import ProgressLog
+from server.pulling import ApartPull, Pull
 from server.rounds import Federation
 from server.server_app import make_server_app
 
@@ -34,8 +36,13 @@ LOG_FILE = "run.log"
 log = logging.getLogger(__name__)
 
 
-def play(grid: Grid, run_config: Mapping[str, object]) -> None:
+def play(grid: Grid, run_config: Mapping[str, object], *, apart: bool = False) -> None:
     """Play the plan that the run-config names.
+
+    Parameters
+    ----------
+    apart : pull each reply for itself, see `server.pulling`; a grid that computes
+        replies when they are pulled must not be asked so
 
     Raises
     ------
@@ -56,7 +63,8 @@ def play(grid: Grid, run_config: Mapping[str, object]) -> None:
     folder = run_folder(path)
     with locked(folder), _logging_to(folder / LOG_FILE):
         try:
-            _play_audited(grid, plan, folder, start if start.is_file() else None)
+            used = start if start.is_file() else None
+            _play_audited(grid, plan, folder, used, ApartPull(grid) if apart else None)
         except RunFailed as error:
             log.error("the run failed: %s", error)
             raise
@@ -66,18 +74,19 @@ def play(grid: Grid, run_config: Mapping[str, object]) -> None:
 
 
 def _play_audited(
-    grid: Grid, plan: Plan, folder: Path, start_file: Path | None
+    grid: Grid, plan: Plan, folder: Path, start_file: Path | None, pull: Pull | None
 ) -> None:
     key = coordinator_key(folder)
     with open_log(folder / FOLDER, key, "coordinator", "coordinator") as audit:
+        audited = AuditedGrid(grid, audit, pull)
         if is_finished(folder):
-            serve(AuditedGrid(grid, audit), plan, folder)
+            serve(audited, plan, folder)
             return
         note = note_rounds(audit)
         federation = Federation(
             plan, folder, start_file, ProgressLog(), note, own_machines=True
         )
-        federation.run(AuditedGrid(grid, audit))
+        federation.run(audited)
 
 
 @contextmanager
@@ -107,4 +116,4 @@ def run_folder(plan_file: Path) -> Path:
     return plan_file.with_suffix("")
 
 
-app = make_server_app(play)
+app = make_server_app(partial(play, apart=True))

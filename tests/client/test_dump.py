@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, Message
 from client.dump import MEANINGS, document_of, write_message
 from client.egress import pack_refusal, pack_reply, rehearsed_question, unrecorded
 from client.policy import COUNTS, METRICS, SitePolicy
+from common.packing import unpack_tensors
 from common.records import REPLY_FIELDS, Code, Reply, Request
 from simulations.federation import run_in_process
 from simulations.grid import InProcessGrid
@@ -81,10 +82,12 @@ def test_every_reply_of_a_real_run_is_written_down_as_it_left(
             shared = reply.content["shared"]
             assert isinstance(shared, ArrayRecord)
             assert {t["name"]: t["sha256"] for t in document["tensors"]} == {
-                key: hashlib.sha256(array.data).hexdigest()
-                for key, array in shared.items()
+                key: hashlib.sha256(array.tobytes()).hexdigest()
+                for key, array in unpack_tensors(shared).items()
             }
-            assert document["bytes"] == sum(len(one.data) for one in shared.values())
+            assert document["bytes"] == sum(
+                one.nbytes for one in unpack_tensors(shared).values()
+            )
             for record in ("numbers", "words"):
                 there = dict(reply.content[record])  # type: ignore[call-overload]
                 told = {
@@ -96,7 +99,7 @@ def test_every_reply_of_a_real_run_is_written_down_as_it_left(
                     k: str(v) for k, v in there.items()
                 }
                 assert all(f"  {name} " in page for name in there)
-            assert all(f"  {key} " in page for key in shared)
+            assert all(f"  {key} " in page for key in unpack_tensors(shared))
 
 
 def test_nothing_is_written_where_nobody_asks(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.checkpoint import read_tensors
 from common.models import build_model
 from common.norms import find_norms
+from common.packing import unpack_tensors
 from common.plan import Model, Preprocessing, Work
 from common.records import REPLY_FIELDS
 from simulations.grid import InProcessGrid
@@ -72,7 +73,7 @@ def test_no_batchnorm_and_no_head_tensor_crosses_the_wire(
         for message in SpyingGrid.seen
         for record in message.content.values()
         if isinstance(record, ArrayRecord)
-        for key in record
+        for key in unpack_tensors(record)
     }
     model = build_model(Model(backbone), seed=0)
     forbidden = local_names(model)
@@ -93,7 +94,7 @@ def test_no_tensor_of_any_vendors_norms_crosses_the_wire(tmp_path: Path) -> None
         for message in SpyingGrid.seen
         for record in message.content.values()
         if isinstance(record, ArrayRecord)
-        for key in record
+        for key in unpack_tensors(record)
     }
     model = build_model(Model("resnet_tiny"), seed=0)
     assert travelled == {k for k, _ in model.named_parameters()} - local_names(model)

@@ -34,7 +34,7 @@ def test_a_deployed_run_ends_with_the_weights_of_a_simulation(
 def test_a_worker_that_is_killed_amid_training_costs_nothing(
     consortium: TestConsortium, tmp_path: Path
 ) -> None:
-    plan = small_plan("worker_killed", steps=150)
+    plan = small_plan("worker_killed", steps=600)
     consortium.adopt(plan)
     run = consortium.start_run()
     consortium.wait_until_training("harbour", 2)
@@ -47,7 +47,7 @@ def test_a_worker_that_is_killed_amid_training_costs_nothing(
 def test_a_site_that_is_killed_and_started_again_is_asked_again(
     consortium: TestConsortium, tmp_path: Path
 ) -> None:
-    plan = small_plan("site_killed", steps=150)
+    plan = small_plan("site_killed", steps=600)
     consortium.adopt(plan)
     run = consortium.start_run()
     consortium.wait_until_training("lakeside", 2)
@@ -62,7 +62,7 @@ def test_a_site_that_is_killed_and_started_again_is_asked_again(
 def test_a_superlink_that_is_killed_is_resumed_by_the_same_command(
     consortium: TestConsortium, tmp_path: Path
 ) -> None:
-    plan = small_plan("superlink_killed", steps=150)
+    plan = small_plan("superlink_killed", steps=600)
     consortium.adopt(plan)
     consortium.start_run()
     consortium.wait_until_training("north", 2)

@@ -29,8 +29,9 @@ from common.canonical import sha256_hex
 from common.keys import make_key, public_text
 from common.models import build_model
 from common.observer import Silent
+from common.packing import pack_tensors
 from common.plan import Aggregation, Plan, Work
-from common.records import REQUEST_FIELDS, Reply, Request, decode, pack_tensors
+from common.records import REQUEST_FIELDS, Reply, Request, decode
 from common.sharing import contract
 from common.transport import Transport
 from server.audit_trail import AuditedGrid, coordinator_key, note_rounds

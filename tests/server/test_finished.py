@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 
 from client.approval import approve
 from client.client_app import Session, make_client_app
@@ -20,8 +20,9 @@ from common.audit import FOLDER, LOG_FILE
 from common.audit_check import read_log, verify
 from common.checkpoint import read_tensors
 from common.keys import public_text
+from common.packing import pack_tensors, unpack_tensors
 from common.plan import Evaluation, Plan, plan_to_json
-from common.records import Reply, Request, pack_tensors
+from common.records import Reply, Request
 from server.audit_trail import coordinator_key
 from server.flower_app import play, run_folder
 from server.participation import RunFailed
@@ -108,7 +109,9 @@ class _Liar:
 
 
 def _tamper(message: Message) -> None:
-    shared = {k: v.numpy().copy() for k, v in message.content["shared"].items()}
+    packed = message.content["shared"]
+    assert isinstance(packed, ArrayRecord)
+    shared = {key: array.copy() for key, array in unpack_tensors(packed).items()}
     shared[TRUNK].view(np.uint32).flat[0] ^= 1
     message.content["shared"] = pack_tensors(shared)
 

@@ -25,6 +25,7 @@ from common.checkpoint import CheckpointError, Tensors
 from common.contract import fingerprint, tensor_hash
 from common.models import build_model
 from common.models.start import initial_tensors
+from common.packing import pack_tensors
 from common.plan import Aggregation, Model, Optimizer, Plan
 from common.records import (
     REPLY_FIELDS,
@@ -34,7 +35,6 @@ from common.records import (
     Reply,
     Request,
     encode,
-    pack_tensors,
 )
 from common.sharing import contract
 from common.transport import Transport, to_wire

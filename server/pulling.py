@@ -1,0 +1,80 @@
+"""Pulling replies so that one site cannot hold up those of others.
+
+Flower 1.41 names a reply to the ServerApp as soon as its upload has begun, and pulling
+it then waits for the whole: for a site that died half way until the upload's session
+ends, 180 s later (``OBJECT_PUSH_SESSION_TTL_SECONDS``). All replies of the same pull
+wait with it. So every reply is pulled for itself, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+Pull = Callable[[Iterable[str]], Iterable[Message]]
+"""As Flower's ``Grid.pull_messages``: ids of questions, to replies that are there."""
+
+_SECONDS_BETWEEN = 0.1
+"""How often each question is looked after, times their number."""
+
+
+class ApartPull:
+    """Pulls each reply apart; a call returns at once, with those that are whole.
+
+    Parameters
+    ----------
+    grid : whose pulls may be called by several threads at a time, as Flower's
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._pulls: dict[str, _OnePull] = {}
+        self._errors: list[Exception] = []
+
+    def __call__(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return what is whole, and begin to pull what nobody pulls.
+
+        Raises
+        ------
+        Exception
+            What a pull ended with, once nothing whole has to be returned first.
+        """
+        names = list(message_ids)
+        whole: list[Message] = []
+        for name in set(self._pulls) - set(names):
+            del self._pulls[name]  # nobody waits for it any more
+        for name in names:
+            pull = self._pulls.get(name)
+            if pull is None:
+                self._pulls[name] = _OnePull(self._grid, name)
+            elif pull.ended.is_set():
+                whole += pull.replies
+                self._errors += pull.errors
+                rested = time.monotonic() - pull.began > _SECONDS_BETWEEN * len(names)
+                if pull.replies or pull.errors or rested:
+                    del self._pulls[name]
+        if self._errors and not whole:
+            raise self._errors.pop()
+        return whole
+
+
+class _OnePull:
+    """A pull of one reply, under way or ended; a thread that hangs is left behind."""
+
+    def __init__(self, grid: Grid, name: str) -> None:
+        self.began = time.monotonic()
+        self.replies: list[Message] = []
+        self.errors: list[Exception] = []
+        self.ended = threading.Event()
+        threading.Thread(target=self._run, args=(grid, name), daemon=True).start()
+
+    def _run(self, grid: Grid, name: str) -> None:
+        try:
+            self.replies += grid.pull_messages([name])
+        except Exception as error:  # raised again by whoever asks
+            self.errors.append(error)
+        self.ended.set()
