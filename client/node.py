@@ -7,6 +7,7 @@ tried again until the run is over; only the end of the process ends the node.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -44,6 +45,8 @@ _WORKER_TRIES = 3
 _WORKER_STARTS = 60.0
 """Seconds until a worker that was started again listens: it imports torch."""
 _RUN_CHECK = 5.0
+_FETCHED_SECONDS = 10.0
+"""Until when the coordinator has surely fetched an answer: it looks all the time."""
 
 
 class Stopping(Exception):  # noqa: N818  an order, not a fault
@@ -93,6 +96,7 @@ class Node:
         self._runs: dict[int, Refusal | None] = {}
         self._run = 0
         self._checked = 0.0
+        self._answered = -math.inf
         self._app = make_client_app(
             lambda node_config: _Worker(self._while_waiting), trail.leaving
         )
@@ -136,13 +140,22 @@ class Node:
         log.info("online as node %d", self._fleet.node_id)
 
     def _leave(self) -> None:
+        """Go offline: by falling silent where the last answer may not be fetched yet.
+
+        Flower 1.41 throws an answer away whose node goes offline before that.
+        """
         self._status.left()
         self._trail.stopped()
-        if self._fleet.node_id:
-            try:
+        if not self._fleet.node_id:
+            return
+        fetched = time.monotonic() - self._answered > _FETCHED_SECONDS
+        try:
+            if fetched:
                 self._fleet.leave()
-            except FleetError as error:
-                log.warning("the coordinator was not told that we leave: %s", error)
+            else:
+                self._fleet.heartbeat()  # the last
+        except FleetError as error:
+            log.warning("the coordinator was not told that we leave: %s", error)
 
     def _beat(self) -> None:
         """Tell that we are here; a beat that fails is followed by another soon."""
@@ -168,6 +181,7 @@ class Node:
             reply = self._answer(waiting, message)
             seconds = time.monotonic() - began
             sent = self._insist(lambda: self._fleet.send(reply, seconds))
+            self._answered = time.monotonic()
             self._status.answered(waiting.kind, not reply.has_error())
             log.info("answered %s in %.1f s, %d bytes", waiting.kind, seconds, sent)
         except RunOverError:

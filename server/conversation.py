@@ -19,6 +19,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
+from common.packing import WireError, pack_tensors
 from common.records import (
     MESSAGE_TYPES,
     REMEDIES,
@@ -28,10 +29,8 @@ from common.records import (
     Kind,
     Request,
     Value,
-    WireError,
     decode,
     encode,
-    pack_tensors,
 )
 
 log = logging.getLogger(__name__)
@@ -214,15 +213,18 @@ def _collect(
 def _give_up(
     waiting: list[_Question], online: Mapping[int, str], answers: dict[int, Answer]
 ) -> None:
-    """Stop waiting for nodes that are offline for so long that they may stay so."""
+    """Stop waiting for nodes that are offline for so long that they may stay so.
+
+    Who had left is seen online for some seconds more, and then nobody waits at all.
+    """
     now = time.monotonic()
     for question in waiting:
         if question.node in online:
             question.gone = None
-        elif question.gone is None:
+        elif question.gone is None and question.absent != LEFT:
             question.gone = now
             log.warning("node %d is offline", question.node)
-        elif now - question.gone > ABSENCE_SECONDS:
+        elif question.gone is None or now - question.gone > ABSENCE_SECONDS:
             attempts = len(question.messages)
             answers[question.node] = Answer(None, {}, False, question.absent, attempts)
 

@@ -44,12 +44,13 @@ class FakeFleet:
         self.question, self.reachable = question, reachable
         self.sent: list[Message] = []
         self.offline = False
+        self.heard: list[str] = []
 
     def join(self, last_node_id: int = 0) -> int:
         return self.node_id
 
     def heartbeat(self) -> None:
-        pass
+        self.heard.append("heartbeat")
 
     def next(self) -> Waiting | None:
         if self.question is None:
@@ -72,6 +73,7 @@ class FakeFleet:
         if not self.reachable:
             raise FleetError("the coordinator cannot be reached")
         self.sent.append(reply)
+        self.heard.append("send")
         return 0
 
     def leave(self) -> None:
@@ -134,15 +136,26 @@ def leaves_amid_training(
     return work
 
 
-def test_training_ends_with_a_refusal_and_the_node_goes_offline(
+def test_training_ends_with_a_refusal_and_the_node_stays_until_it_is_fetched(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = FakeFleet(question())
     run_node(state, fleet, monkeypatch, leaves_amid_training(state))
     (reply,) = fleet.sent
     assert reply.error.code == Code.LEFT
-    assert fleet.offline and read_status(state)["online"] is False
+    assert read_status(state)["online"] is False
+    assert not fleet.offline  # else Flower throws the answer away
+    assert fleet.heard[-1] == "heartbeat"
     assert (state / "keepsake").read_text() == "local state"
+
+
+def test_a_node_whose_answers_are_fetched_goes_offline_at_once(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = FakeFleet(question())
+    monkeypatch.setattr(node_module, "_FETCHED_SECONDS", -1.0)
+    run_node(state, fleet, monkeypatch, leaves_amid_training(state))
+    assert fleet.offline
 
 
 def test_a_question_that_waits_is_refused_unread(

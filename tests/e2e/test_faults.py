@@ -27,7 +27,8 @@ from tests.e2e.consortium import (
 )
 
 pytestmark = pytest.mark.long
-STEPS = 100
+STEPS = 300
+"""Of a round: long enough that what happens amid training does."""
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +149,29 @@ def test_a_network_that_is_cut_for_90_s_amid_an_upload(
     _ends_undisturbed(consortium, "cut", run, tmp_path)
 
 
+def test_a_site_that_is_killed_amid_an_upload_holds_up_nobody(
+    consortium: TestConsortium, tmp_path: Path
+) -> None:
+    run = _begin(consortium, "upload_killed")
+    consortium.wait_until_training("north", 2)
+    wire = consortium.wires["north"]
+    before = wire.passed
+    consortium.wait_for("north sends", lambda: wire.passed - before > 40_000)
+    wire.cut()
+    consortium.kill_site("north")
+    consortium.processes.pop("north").wait()
+    wire.mend()
+    consortium.start_site("north")
+    _ends_undisturbed(consortium, "upload_killed", run, tmp_path)
+    outcome = consortium.outcome(run, PATIENCE)
+    longest = max(outcome["seconds"].values())
+    assert longest < 120, "Flower ends a broken upload after 180 s"
+    again = {
+        site for (_, site), one in ledger_of(outcome).items() if one["attempts"] > 1
+    }
+    assert again == {"north"}
+
+
 def test_a_site_that_is_ten_times_slower(
     consortium: TestConsortium, tmp_path: Path
 ) -> None:
@@ -211,7 +235,8 @@ def test_a_site_that_leaves_for_good_is_absent_and_the_rest_goes_on(
 def test_a_site_that_pauses_ends_training_within_a_step(
     consortium: TestConsortium,
 ) -> None:
-    run = _begin(consortium, "paused")
+    consortium.adopt(small_plan("paused", steps=2 * STEPS))
+    run = consortium.start_run()
     consortium.wait_until_training("lakeside", 2)
     consortium.client("lakeside", "pause")
     try:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 def test_a_site_that_leaves_amid_training_ends_within_a_step_and_for_good(
     consortium: TestConsortium,
 ) -> None:
-    plan = small_plan("leaving", steps=150)
+    plan = small_plan("leaving", steps=600)
     consortium.adopt(plan)
     run = consortium.start_run()
     consortium.wait_until_training("lakeside", 2)

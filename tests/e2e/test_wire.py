@@ -6,7 +6,6 @@ A recorder between them and the door keeps every byte of both directions.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from client.data.canary import STEMS, Canaries
 from client.data.planted_exam import ARCHIVE_NAME, OPTIONS, plant_exams
@@ -248,21 +248,26 @@ def _require_that_the_recorder_hears(planted: PlantedConsortium, plan: Plan) -> 
     averaged, _ = read_tensors(folder / "round-00002.safetensors")
     tensor = next(one for one in averaged.values() if one.ndim == 4)
     assert tensor.tobytes() in received  # the question to close
-    trained = [one for one in _arrays(sent) if one.shape == tensor.shape]
+    trained = [one for one in _tensors(sent) if one.shape == tensor.shape]
     assert any(  # the answers of round 2
         np.array_equal(((one + other.astype(np.float64)) / 2).astype("f4"), tensor)
         for one, other in combinations(trained, 2)
     )
 
 
-def _arrays(content: bytes) -> Iterator[np.ndarray]:
-    """Find the float32 arrays in npy format that are whole."""
-    for start in re.finditer(re.escape(b"\x93NUMPY"), content):
-        stream = io.BytesIO(content[start.start() :])
-        assert np.lib.format.read_magic(stream) == (1, 0)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        values = stream.read(dtype.itemsize * int(np.prod(shape)))
-        yield np.frombuffer(values, dtype).reshape(shape)
+def _tensors(content: bytes) -> Iterator[np.ndarray]:
+    """Find what messages in the safetensors format hold."""
+    for found in re.finditer(re.escape(b'{"'), content):
+        start = found.start() - 8  # before its header stands how long that is
+        length = int.from_bytes(content[start : found.start()], "little")
+        try:
+            header = json.loads(content[found.start() : found.start() + length])
+            size = max(one["data_offsets"][1] for one in header.values())
+        except (ValueError, TypeError, KeyError):
+            continue
+        yield from safetensors.numpy.load(
+            content[start : found.start() + length + size]
+        ).values()
 
 
 def _said_at_hospitals(planted: PlantedConsortium) -> set[str]:

@@ -165,6 +165,20 @@ def test_nobody_waits_for_a_node_that_was_given_up() -> None:
     assert _ask(grid, seconds=60.0, given_up=gone).reason == LEFT  # it stays so
 
 
+@pytest.mark.parametrize("given_up", [LEFT, OFFLINE])
+def test_who_has_left_is_not_waited_for_once_its_heartbeat_has_run_out(
+    given_up: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(grid: ScriptedGrid, pull: int) -> None:
+        if pull == 9:
+            monkeypatch.setattr(conversation, "ABSENCE_SECONDS", 60.0)
+            grid.online = None
+
+    answer = _ask(ScriptedGrid(script), seconds=0.5, given_up={NODE: given_up})
+    waited = "silent until the deadline"
+    assert answer.reason == (LEFT if given_up == LEFT else waited)
+
+
 def test_a_node_that_was_given_up_is_heard_if_it_is_back() -> None:
     grid = ScriptedGrid(lambda grid, pull: grid.answer(0) if pull == 9 else None)
     assert _ask(grid, given_up={NODE: OFFLINE}).fields is not None
