@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -181,17 +182,24 @@ def ledger_of(outcome: dict[str, Any]) -> dict[tuple[int, str], dict[str, Any]]:
     return {(entry["round"], entry["site"]): entry for entry in outcome["ledger"]}
 
 
-def require_equal_to_simulation(
-    consortium: TestConsortium, plan: Plan, folder: Path
-) -> None:
-    """Compare shared weights and all local parts with a simulation's, bit by bit."""
-    populations = {
-        site: {
-            site: open_snapshot(consortium.folder / "data" / site, plan.preprocessing)
+def require_equal_to_simulation(consortium: TestConsortium, plan: Plan) -> None:
+    """Compare shared weights and all local parts with a simulation's, bit by bit.
+
+    No weight depends on the name of a plan, so that plans that differ in nothing else
+    are compared with one simulation.
+    """
+    same = replace(plan, id="simulated")
+    folder = consortium.folder / "simulations" / same.hash[:12]
+    if not folder.exists():
+        populations = {
+            site: {
+                site: open_snapshot(
+                    consortium.folder / "data" / site, plan.preprocessing
+                )
+            }
+            for site in plan.roster.sites
         }
-        for site in plan.roster.sites
-    }
-    run_in_process(plan, populations, folder, Machine(threads=1), synthetic=True)
+        run_in_process(same, populations, folder, Machine(threads=1), synthetic=True)
     last = f"round-{plan.rounds:05d}.safetensors"
     ours = consortium.plan.with_suffix("") / "checkpoints" / last
     theirs = folder / "coordinator" / "checkpoints" / last

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.e2e.consortium import (
     PATIENCE,
     SITES,
@@ -16,13 +14,13 @@ from tests.e2e.consortium import (
 
 
 def test_a_deployed_run_ends_with_the_weights_of_a_simulation(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     plan = small_plan("undisturbed")
     outcome = consortium.play(plan)
     assert outcome["status"] == "complete"
     assert all(entry["attempts"] == 1 for entry in outcome["ledger"])
-    require_equal_to_simulation(consortium, plan, tmp_path)
+    require_equal_to_simulation(consortium, plan)
     for site in SITES:
         models = consortium.state(site) / "models" / plan.id / str(plan.rounds)
         assert (models / "model.safetensors").is_file()
@@ -32,22 +30,22 @@ def test_a_deployed_run_ends_with_the_weights_of_a_simulation(
 
 
 def test_a_worker_that_is_killed_amid_training_costs_nothing(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
-    plan = small_plan("worker_killed", steps=600)
+    plan = small_plan("worker_killed", steps=300)
     consortium.adopt(plan)
     run = consortium.start_run()
     consortium.wait_until_training("harbour", 2)
     kill(consortium.family("harbour")["worker"])
     outcome = consortium.outcome(run, PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
-    require_equal_to_simulation(consortium, plan, tmp_path)
+    require_equal_to_simulation(consortium, plan)
 
 
 def test_a_site_that_is_killed_and_started_again_is_asked_again(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
-    plan = small_plan("site_killed", steps=600)
+    plan = small_plan("site_killed", steps=300)
     consortium.adopt(plan)
     run = consortium.start_run()
     consortium.wait_until_training("lakeside", 2)
@@ -56,13 +54,13 @@ def test_a_site_that_is_killed_and_started_again_is_asked_again(
     outcome = consortium.outcome(run, PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
     assert ledger_of(outcome)[2, "lakeside"]["attempts"] == 2
-    require_equal_to_simulation(consortium, plan, tmp_path)
+    require_equal_to_simulation(consortium, plan)
 
 
 def test_a_superlink_that_is_killed_is_resumed_by_the_same_command(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
-    plan = small_plan("superlink_killed", steps=600)
+    plan = small_plan("superlink_killed", steps=300)
     consortium.adopt(plan)
     consortium.start_run()
     consortium.wait_until_training("north", 2)
@@ -70,4 +68,4 @@ def test_a_superlink_that_is_killed_is_resumed_by_the_same_command(
     consortium.start_superlink()
     outcome = consortium.outcome(consortium.start_run(), PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
-    require_equal_to_simulation(consortium, plan, tmp_path)
+    require_equal_to_simulation(consortium, plan)

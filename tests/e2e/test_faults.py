@@ -48,36 +48,34 @@ def _begin(consortium: TestConsortium, name: str, **changes: object) -> int:
     return consortium.start_run()
 
 
-def _ends_undisturbed(
-    consortium: TestConsortium, name: str, run: int, folder: Path
-) -> None:
+def _ends_undisturbed(consortium: TestConsortium, name: str, run: int) -> None:
     outcome = consortium.outcome(run, PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
-    require_equal_to_simulation(consortium, small_plan(name, steps=STEPS), folder)
+    require_equal_to_simulation(consortium, small_plan(name, steps=STEPS))
 
 
 def test_a_node_that_is_killed_amid_training(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "node_killed")
     consortium.wait_until_training("north", 2)
     kill(consortium.family("north")["node"])
-    _ends_undisturbed(consortium, "node_killed", run, tmp_path)
+    _ends_undisturbed(consortium, "node_killed", run)
 
 
 def test_a_node_that_hangs_is_started_anew(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "node_hung")
     consortium.wait_until_training("harbour", 2)
     hung = consortium.family("harbour")["node"]
     hung.suspend()
     consortium.wait_for("the node is another", lambda: not hung.is_running())
-    _ends_undisturbed(consortium, "node_hung", run, tmp_path)
+    _ends_undisturbed(consortium, "node_hung", run)
 
 
 def test_a_site_that_is_killed_while_it_closes(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "close_killed")
     consortium.wait_for(
@@ -85,11 +83,11 @@ def test_a_site_that_is_killed_while_it_closes(
         lambda: read_status(consortium.state("harbour"))["doing"] == "evaluate.close",
     )
     consortium.restart_site("harbour")
-    _ends_undisturbed(consortium, "close_killed", run, tmp_path)
+    _ends_undisturbed(consortium, "close_killed", run)
 
 
 def test_a_site_that_is_killed_between_two_rounds(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "pause_killed")
 
@@ -99,11 +97,11 @@ def test_a_site_that_is_killed_between_two_rounds(
 
     consortium.wait_for("lakeside waits", between)
     consortium.restart_site("lakeside")
-    _ends_undisturbed(consortium, "pause_killed", run, tmp_path)
+    _ends_undisturbed(consortium, "pause_killed", run)
 
 
 def test_a_server_app_that_is_killed_is_resumed_by_the_same_command(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "server_app_killed")
     consortium.wait_until_training("north", 2)
@@ -118,11 +116,11 @@ def test_a_server_app_that_is_killed_is_resumed_by_the_same_command(
         "the run is over", lambda: consortium.run_status(run) == "finished"
     )
     again = consortium.start_run()
-    _ends_undisturbed(consortium, "server_app_killed", again, tmp_path)
+    _ends_undisturbed(consortium, "server_app_killed", again)
 
 
 def test_a_site_and_the_superlink_that_are_killed_together(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     _begin(consortium, "both_killed")
     consortium.wait_until_training("harbour", 2)
@@ -131,11 +129,11 @@ def test_a_site_and_the_superlink_that_are_killed_together(
     consortium.processes.pop("harbour").wait()
     consortium.start_superlink()
     consortium.start_site("harbour")
-    _ends_undisturbed(consortium, "both_killed", consortium.start_run(), tmp_path)
+    _ends_undisturbed(consortium, "both_killed", consortium.start_run())
 
 
 def test_a_network_that_is_cut_for_90_s_amid_an_upload(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "cut")
     consortium.wait_until_training("north", 2)
@@ -146,11 +144,11 @@ def test_a_network_that_is_cut_for_90_s_amid_an_upload(
     wire.cut()
     time.sleep(90)
     wire.mend()
-    _ends_undisturbed(consortium, "cut", run, tmp_path)
+    _ends_undisturbed(consortium, "cut", run)
 
 
 def test_a_site_that_is_killed_amid_an_upload_holds_up_nobody(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "upload_killed")
     consortium.wait_until_training("north", 2)
@@ -162,7 +160,7 @@ def test_a_site_that_is_killed_amid_an_upload_holds_up_nobody(
     consortium.processes.pop("north").wait()
     wire.mend()
     consortium.start_site("north")
-    _ends_undisturbed(consortium, "upload_killed", run, tmp_path)
+    _ends_undisturbed(consortium, "upload_killed", run)
     outcome = consortium.outcome(run, PATIENCE)
     longest = max(outcome["seconds"].values())
     assert longest < 120, "Flower ends a broken upload after 180 s"
@@ -173,16 +171,16 @@ def test_a_site_that_is_killed_amid_an_upload_holds_up_nobody(
 
 
 def test_a_site_that_is_ten_times_slower(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "slow")
     consortium.wait_until_training("lakeside", 2)
     with _slowed(consortium.family("lakeside")["worker"]):
-        _ends_undisturbed(consortium, "slow", run, tmp_path)
+        _ends_undisturbed(consortium, "slow", run)
 
 
 def test_a_database_that_is_locked_for_8_s(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "locked")
     consortium.wait_until_training("north", 2)
@@ -191,7 +189,7 @@ def test_a_database_that_is_locked_for_8_s(
         connection.execute("BEGIN EXCLUSIVE")
         time.sleep(8)
         connection.execute("ROLLBACK")
-    _ends_undisturbed(consortium, "locked", run, tmp_path)
+    _ends_undisturbed(consortium, "locked", run)
     assert consortium.processes["superlink"].poll() is None
 
 
@@ -274,7 +272,7 @@ def test_a_late_reply_and_duplicates_change_nothing(
     consortium.restart_site("north", PYTHONPATH=str(tmp_path))
     try:
         run = _begin(consortium, "twice")
-        _ends_undisturbed(consortium, "twice", run, tmp_path / "simulation")
+        _ends_undisturbed(consortium, "twice", run)
     finally:
         consortium.restart_site("north")
     outcome = json.loads(
@@ -334,7 +332,7 @@ def test_a_disk_that_is_full_is_noticed_before_the_round(
 
 
 def test_a_coordinators_disk_that_is_full_stops_the_run_until_there_is_room(
-    consortium: TestConsortium, tmp_path: Path
+    consortium: TestConsortium,
 ) -> None:
     plan = small_plan("crowded", steps=STEPS)
     consortium.adopt(plan)
@@ -346,7 +344,7 @@ def test_a_coordinators_disk_that_is_full_stops_the_run_until_there_is_room(
         assert outcome["status"] == "failed"
         assert "disk is too full" in outcome["reason"]
         filler.unlink()
-        _ends_undisturbed(consortium, "crowded", consortium.start_run(), tmp_path)
+        _ends_undisturbed(consortium, "crowded", consortium.start_run())
 
 
 @contextmanager
