@@ -23,9 +23,10 @@ demo: $(VENV)/.core
 consortium: $(VENV)/.core
 	$(BIN)/mammo-sim experiment=consortium
 
-# Every file stays with one worker; the time goes into one-threaded Python.
+# Every file stays with one worker; in order, as the few long tests would be last else.
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) \
+	  --dist loadfile --no-loadscope-reorder
 
 e2e: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/e2e -m long
