@@ -242,7 +242,10 @@ def _small_class(images: pd.DataFrame) -> Problem | None:
         smaller,
         f"patients in the smaller class {words}; "
         f"under {MINIMUM_CLASS} there is no interval",
-        "Results of this site alone will be given without an interval.",
+        "Results of this site alone will be given without an interval."
+        if smaller
+        else "All are of one class: nothing can be learned or measured here. Check the "
+        "label table and the key that joins it.",
     )
 
 

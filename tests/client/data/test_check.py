@@ -222,6 +222,7 @@ def test_a_site_with_one_class_only_is_told(export: Export, tmp_path: Path) -> N
     assert [(problem.code, problem.count) for problem in problems] == [
         ("small_class", 0)
     ]
+    assert "one class" in problems[0].remedy
 
 
 def test_many_images_of_few_patients_are_withheld_too(
@@ -342,7 +343,7 @@ def test_without_pathology_classes_are_those_of_birads(
     check = export.check(tmp_path / "site")
     (problem,) = check.problems
     assert (problem.code, problem.count) == ("small_class", 1)
-    assert "BI-RADS" in problem.what
+    assert "BI-RADS" in problem.what and "one class" not in problem.remedy
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,15 @@ def test_page_without_extras_leaves_sections_out(tmp_path, make_run):
         assert f'id="{section}"' not in text
 
 
+@pytest.mark.parametrize("arms", [("fedavg",), ("fedavg", "fedbn_head")])
+def test_the_caption_names_differences_only_where_there_are_some(
+    tmp_path, make_run, arms
+):
+    _, text = write(tmp_path, make_run(arms=arms), Extras())
+    assert "Mean ROC-AUC over hospitals for each arm" in text or len(arms) > 1
+    assert ("Right: paired differences" in text) == (len(arms) > 1)
+
+
 def test_a_wrong_report_writes_nothing(tmp_path, make_run):
     run = make_run(sites=1)
     report = run.report() | {"status": "done"}
