@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,9 @@ class Checkpoints:
         if state.residual:
             path = self._residual(state.round)
             kept = write_tensors(path, state.residual, metadata)
-        document = asdict(replace(state, shared={}, residual={})) | {
+        document = vars(state) | {
+            "shared": {},
+            "residual": {},
             "plan": self._plan_hash,
             "tensors": content_hash,
             "residual_hash": kept,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
+from common.allocator import return_freed_memory
 from common.audit import FOLDER, open_log
 from common.lock import locked
 from common.plan import Plan, PlanError, read_plan
@@ -116,4 +116,9 @@ def run_folder(plan_file: Path) -> Path:
     return plan_file.with_suffix("")
 
 
-app = make_server_app(partial(play, apart=True))
+def _play_deployed(grid: Grid, run_config: Mapping[str, object]) -> None:
+    return_freed_memory()  # bodies of messages, by many threads, for hundreds of rounds
+    play(grid, run_config, apart=True)
+
+
+app = make_server_app(_play_deployed)
