@@ -25,6 +25,7 @@ from tests.e2e.consortium import (
     require_equal_to_simulation,
     small_plan,
 )
+from tests.e2e.wire import Wire
 
 pytestmark = pytest.mark.long
 STEPS = 300
@@ -52,6 +53,16 @@ def _ends_undisturbed(consortium: TestConsortium, name: str, run: int) -> None:
     outcome = consortium.outcome(run, PATIENCE)
     assert outcome["status"] == "complete", outcome.get("reason")
     require_equal_to_simulation(consortium, small_plan(name, steps=STEPS))
+
+
+def _cut_amid_upload(consortium: TestConsortium, site: str) -> Wire:
+    consortium.wait_until_training(site, 2)
+    wire = consortium.wires[site]
+    before = wire.passed
+    # The upload is the first that is more than heartbeats.
+    consortium.wait_for(f"{site} sends", lambda: wire.passed - before > 40_000)
+    wire.cut()
+    return wire
 
 
 def test_a_node_that_is_killed_amid_training(
@@ -136,12 +147,7 @@ def test_a_network_that_is_cut_for_90_s_amid_an_upload(
     consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "cut")
-    consortium.wait_until_training("north", 2)
-    wire = consortium.wires["north"]
-    before = wire.passed
-    # The upload is the first that is more than heartbeats.
-    consortium.wait_for("north sends", lambda: wire.passed - before > 40_000)
-    wire.cut()
+    wire = _cut_amid_upload(consortium, "north")
     time.sleep(90)
     wire.mend()
     _ends_undisturbed(consortium, "cut", run)
@@ -151,11 +157,7 @@ def test_a_site_that_is_killed_amid_an_upload_holds_up_nobody(
     consortium: TestConsortium,
 ) -> None:
     run = _begin(consortium, "upload_killed")
-    consortium.wait_until_training("north", 2)
-    wire = consortium.wires["north"]
-    before = wire.passed
-    consortium.wait_for("north sends", lambda: wire.passed - before > 40_000)
-    wire.cut()
+    wire = _cut_amid_upload(consortium, "north")
     consortium.kill_site("north")
     consortium.processes.pop("north").wait()
     wire.mend()
