@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 POLL_SECONDS = 1.0
+_POLL_SECONDS_AMID_A_RUN = 0.2
+_AMID_A_RUN = 20.0
+"""The next round's question follows soon after an answer; later one may look less."""
 _BACKOFF = (1.0, 2.0, 5.0, 10.0, 20.0)
 _WORKER_TRIES = 3
 _WORKER_STARTS = 60.0
@@ -112,13 +115,18 @@ class Node:
             while not self._stop.is_set() and not self._has_left():
                 waiting = self._next()
                 if waiting is None:
-                    self._stop.wait(POLL_SECONDS)
+                    self._stop.wait(self._pause())
                 else:
                     self._handle(waiting)
         except Stopping:
             pass
         finally:
             self._leave()
+
+    def _pause(self) -> float:
+        """Tell how long until the next look for a message, in seconds."""
+        amid = time.monotonic() - self._answered < _AMID_A_RUN
+        return _POLL_SECONDS_AMID_A_RUN if amid else POLL_SECONDS
 
     def _next(self) -> Waiting | None:
         """Ask for a message; if the answer got lost, a message may have with it."""

@@ -44,7 +44,7 @@ LEFT = f"{Code.LEFT.name}: {REMEDIES[Code.LEFT]}"
 """How a site's answer reads that takes part no more, whatever is asked."""
 
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-_POLL_SECONDS = 0.3
+_POLL_SECONDS = 0.1
 _NOBODY: Mapping[int, str] = MappingProxyType({})
 _LOOK_SECONDS = 2.0
 _LOST = frozenset({3, 4, 5})

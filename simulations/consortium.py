@@ -31,8 +31,9 @@ NAME = "consortium"
 _ROOT = Path(__file__).resolve().parents[1]
 _PATIENCE = 120.0
 _ENDING = 15.0
-_ASK_SECONDS = 3.0
-"""Each question is a process of Flower's, which takes a second of a core."""
+_ASK_SECONDS, _ASK_SECONDS_BEFORE = 3.0, 20.0
+"""Between two questions whether a run is over, once it has an outcome and before: each
+is a process of Flower's that takes seconds of a core from those who train."""
 
 
 class ConsortiumError(RuntimeError):
@@ -71,6 +72,7 @@ class Consortium:
         self._home = self._coordinator / "flower"
         self._tls = self._coordinator / "tls"
         self._superlink_port, self.door_port = free_port(), free_port()
+        self._began, self._asked = 0.0, 0.0
 
     def __enter__(self) -> Self:
         """Prepare nothing yet: the steps are methods, in their order."""
@@ -145,9 +147,11 @@ class Consortium:
 
     def start_run(self) -> int:
         """Start a run of the plan; returns Flower's number of it."""
+        self._began = time.time()
         said = self.flwr(
             *("run", _ROOT, NAME, "-c", f"plan='{self.plan}'", "--format", "json")
         )
+        self._asked = time.monotonic()
         return int(json.loads(said)["run-id"])
 
     def client(self, name: str, *words: object) -> str:
@@ -165,20 +169,42 @@ class Consortium:
         Raises
         ------
         ConsortiumError
-            If it fails, or does not end in time.
+            As `last_outcome`, or if it does not end in time.
         """
-        folder = self.plan.with_suffix("")
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self.run_status(run) == "finished":
-                for name in ("outcome.json", "failure.json"):
-                    if (folder / name).is_file():
-                        return dict(json.loads((folder / name).read_bytes()))
-                raise ConsortiumError(
-                    f"The run ended without an outcome. {_end_of(folder / LOG_FILE)}"
-                )
-            time.sleep(_ASK_SECONDS)
-        raise ConsortiumError(f"No outcome within {seconds:g} s.")
+        while not self.is_over(run):
+            if time.monotonic() > end:
+                raise ConsortiumError(f"No outcome within {seconds:g} s.")
+            time.sleep(0.2)
+        return self.last_outcome()
+
+    def last_outcome(self) -> dict[str, Any]:
+        """Return how the last run ended.
+
+        Raises
+        ------
+        ConsortiumError
+            If it left no word of that; the text has the end of its log.
+        """
+        for file in self._outcomes():
+            if file.is_file():
+                return dict(json.loads(file.read_bytes()))
+        log = self.plan.with_suffix("") / LOG_FILE
+        raise ConsortiumError(f"The run ended without an outcome. {_end_of(log)}")
+
+    def is_over(self, run: int) -> bool:
+        """Tell whether a run has ended, up to 20 s late where it left no outcome."""
+        news = [file for file in self._outcomes() if _changed(file) > self._began]
+        pause = _ASK_SECONDS if news else _ASK_SECONDS_BEFORE
+        if time.monotonic() - self._asked < pause:
+            return False
+        over = self.run_status(run) == "finished"
+        self._asked = time.monotonic()
+        return over
+
+    def _outcomes(self) -> list[Path]:
+        folder = self.plan.with_suffix("")
+        return [folder / "outcome.json", folder / "failure.json"]
 
     def run_status(self, run: int) -> str:
         """Tell the status of a run: ``running``, ``finished``, ..."""
@@ -244,6 +270,10 @@ class Consortium:
                     return
             time.sleep(0.1)
         raise ConsortiumError(f"The {name} does not listen. {self.log_of(name)}")
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime if path.is_file() else 0.0
 
 
 def _end_of(path: Path) -> str:

@@ -20,8 +20,6 @@ from simulations.consortium import Consortium, ConsortiumError, Hospital
 from simulations.federation import Machine, Populations
 
 _LOOK_SECONDS = 0.5
-_ASK_SECONDS = 5.0
-"""Between two questions whether the run is over: each is a process of Flower's."""
 
 
 def run_deployed(
@@ -93,11 +91,9 @@ def run_deployed(
 def _follow(consortium: Consortium, run: int, observer: Observer, plan: Plan) -> None:
     """Tell the observer what the coordinator saves, until the run has ended."""
     folder = run_folder(consortium.plan)
-    told, asked, over = -1, 0.0, False
+    told = -1
     while True:
-        if time.monotonic() - asked > _ASK_SECONDS:
-            over = consortium.run_status(run) == "finished"
-            asked = time.monotonic()
+        over = consortium.is_over(run)
         saved = _newest(folder / "checkpoints")
         if saved is not None and told < 0:
             told = int(saved["round"])
@@ -109,7 +105,7 @@ def _follow(consortium: Consortium, run: int, observer: Observer, plan: Plan) ->
         if over:
             break
         time.sleep(_LOOK_SECONDS)
-    outcome = consortium.outcome(run, _LOOK_SECONDS)
+    outcome = consortium.last_outcome()
     if outcome["status"] == "failed":
         raise RunFailed(str(outcome["reason"]))
     observer.finished(str(outcome["status"]))

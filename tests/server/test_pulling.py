@@ -12,6 +12,7 @@ import pytest
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from server import pulling
 from server.pulling import ApartPull
 
 
@@ -64,6 +65,18 @@ def test_a_question_without_a_reply_is_looked_after_again() -> None:
     assert 2 <= grid.asked["north"] <= 5, "every 0.2 s"
     grid.replies["north"] = "whole"
     assert pulled(pull, ["north", "harbour"]) == ["whole north"]
+
+
+def test_what_is_waited_for_long_is_looked_after_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulling, "_SHARE", 1.0)
+    grid = Slow()
+    pull = pull_of(grid)
+    assert pulled(pull, ["north"], 2.0) == []
+    assert grid.asked["north"] <= 8, "at 0, 0.1, 0.2, 0.4, 0.8 and 1.6 s, or later"
+    grid.replies["north"] = "whole"
+    assert pulled(pull, ["north"]) == ["whole north"]
 
 
 def test_an_error_is_raised_and_loses_no_reply() -> None:
