@@ -10,15 +10,20 @@ import pandas as pd
 
 from client.data.dataset import VALIDATION, SiteDataset
 from client.evaluation import choose_threshold, prior_odds
-from client.local_round import class_counts
 from client.model_folder import ModelInfo, write_model_folder
-from client.objectives import positive_weight
+from client.objectives import class_weight
 from client.resident import StageModel
+from client.seen import Facts
 from common.plan import Plan
 
 
 def write_scores(
-    folder: Path, scores: pd.DataFrame, dataset: SiteDataset, plan: Plan, stage: int
+    folder: Path,
+    scores: pd.DataFrame,
+    dataset: SiteDataset,
+    plan: Plan,
+    stage: int,
+    facts: Facts,
 ) -> dict[str, float | None]:
     """Write the image scores of each population; they never leave the site.
 
@@ -26,17 +31,21 @@ def write_scores(
     ----------
     folder : gets ``<population>.parquet``
     scores : as `client.evaluation.score_images` gives them, validation and test
+    facts : what the stage's objective was built with
 
     Returns
     -------
     Operating point of each population, chosen on validation; None without one.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    weight = positive_weight(plan.stages[stage].objective, *class_counts(dataset))
+    spec = plan.stages[stage]
+    weight, drawn = class_weight(spec.objective, facts), None
+    if spec.work.sampler == "balanced" and facts.negatives:
+        drawn = facts.positives / facts.negatives
     thresholds: dict[str, float | None] = {}
     for population, rows in scores.groupby("population", sort=True):
         name = str(population)
-        train_odds, site_odds = prior_odds(dataset, name, weight, plan)
+        train_odds, site_odds = prior_odds(dataset, name, weight, plan, drawn)
         rows.assign(train_odds=train_odds, site_odds=site_odds).to_parquet(
             folder / f"{name}.parquet", index=False
         )

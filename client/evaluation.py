@@ -32,8 +32,8 @@ def predict(
     ]
     batches = loader.batches([indices[place] for place in places])
     with torch.no_grad():
-        for place, (images, _) in zip(places, batches, strict=True):
-            logits = model(images)
+        for place, batch in zip(places, batches, strict=True):
+            logits = model(batch.images)
             scores[place] = torch.sigmoid(logits.squeeze(1).double()).cpu().numpy()
     return scores
 
@@ -96,27 +96,33 @@ def choose_threshold(validation: pd.DataFrame, unit: Unit, specificity: float) -
 
 
 def prior_odds(
-    dataset: SiteDataset, population: str, pos_weight: float, plan: Plan
+    dataset: SiteDataset,
+    population: str,
+    pos_weight: float,
+    plan: Plan,
+    drawn: float | None = None,
 ) -> tuple[float, float]:
     """Return the odds a model was trained at and those of the site, from training data.
 
     Parameters
     ----------
     pos_weight : of the loss; multiplies the odds that the model learns
+    drawn : positives / negatives that a sampler draws; None: each image once an epoch
 
     Returns
     -------
-    (train_odds, site_odds): positives / negatives of training images times
-    ``pos_weight``; and of training units (breasts, or images). Both nan where a class
-    is missing. For a shared head the true training odds are a mixture over sites that
-    no hospital knows; its own are used, in every arm alike.
+    (train_odds, site_odds): positives / negatives of training images, or ``drawn``,
+    times ``pos_weight``; and of training units (breasts, or images). Both nan where a
+    class is missing. For a shared head the true training odds are a mixture over sites
+    that no hospital knows; its own are used, in every arm alike.
     """
     rows = dataset.rows.iloc[dataset.select(TRAIN)]
     rows = rows[rows["population"] == population]
     targets = rows["target"].to_numpy(np.int64)
     scored = rows.assign(target=targets, score=0.0)
     units = aggregate_units(scored, plan.target.unit)["target"].to_numpy(np.int64)
-    return _odds(targets) * pos_weight, _odds(units)
+    trained = _odds(targets) if drawn is None else drawn
+    return trained * pos_weight, _odds(units)
 
 
 def _odds(targets: np.ndarray) -> float:

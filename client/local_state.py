@@ -7,7 +7,7 @@ round that was killed half way starts again from the same generation.
 
 Names in a file are ``<compartment>/<tensor>``: ``trunk norm_affine norm_stats head``
 for the model's parts, ``optimizer`` for the optimiser's, ``residual`` for what rounding
-kept back of an update.
+kept back of an update, ``objective`` for what a loss has of its own: a projector.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.canonical import canonical_json
 from common.checkpoint import CheckpointError, Tensors, read_tensors, write_tensors
 from common.records import Code, Refusal
 
-OPTIMIZER, RESIDUAL = "optimizer", "residual"
+OPTIMIZER, RESIDUAL, OBJECTIVE = "optimizer", "residual", "objective"
 _SNAPSHOTS = "snapshots.json"
 _COUNTED = "counted.json"
 _ROUNDS = "round-*.safetensors"
@@ -44,6 +44,7 @@ class Generation:
     optimizer : optimiser tensors by name; empty where it is reset
     residual : what rounding kept back of the update, see `client.update`
     spreads : of the first layers that round started from, see `client.sanity`
+    objective : tensors of the stage's objective, see `client.objectives`
     """
 
     round: int
@@ -52,6 +53,7 @@ class Generation:
     optimizer: Tensors
     residual: Tensors = field(default_factory=dict)
     spreads: Mapping[str, float] = field(default_factory=dict)
+    objective: Tensors = field(default_factory=dict)
 
     def only(self, names: Collection[str]) -> list[tuple[str, np.ndarray]]:
         """Return the tensors of a model, by name.
@@ -103,6 +105,7 @@ class LocalState:
         named = {f"{parts[k]}/{k}": v for k, v in generation.tensors.items()}
         named |= {f"{OPTIMIZER}/{k}": v for k, v in generation.optimizer.items()}
         named |= {f"{RESIDUAL}/{k}": v for k, v in generation.residual.items()}
+        named |= {f"{OBJECTIVE}/{k}": v for k, v in generation.objective.items()}
         metadata = {
             "plan": self._plan_hash,
             "round": generation.round,
@@ -129,7 +132,7 @@ class LocalState:
         if metadata["plan"] != self._plan_hash or metadata["round"] != round_:
             raise Refusal(Code.LOCAL_STATE, f"round {round_} belongs to another plan")
         tensors: Tensors = {}
-        own: dict[str, Tensors] = {OPTIMIZER: {}, RESIDUAL: {}}
+        own: dict[str, Tensors] = {OPTIMIZER: {}, RESIDUAL: {}, OBJECTIVE: {}}
         for name, array in named.items():
             compartment, _, key = name.partition("/")
             own.get(compartment, tensors)[key] = array
@@ -141,6 +144,7 @@ class LocalState:
             own[OPTIMIZER],
             own[RESIDUAL],
             spreads,
+            own[OBJECTIVE],
         )
 
     def note_counted(self, round_: int) -> None:

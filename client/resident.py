@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from client.data.dataset import TRAIN, SiteDataset
 from client.data.norm_domains import NormDomains, assign_domains
 from common.allocator import keep_freed_memory
 from common.contract import Contract
-from common.models import build_model
+from common.models import MammographyModel, build_model
 from common.models.start import initial_tensors
 from common.norm_domains import split_norms, switch_of
 from common.plan import Model, Plan
@@ -43,7 +43,7 @@ class StageModel:
     domains : which norms an image goes through; None where all share one
     """
 
-    model: nn.Module
+    model: MammographyModel
     contract: Contract
     parts: Mapping[str, str]
     domains: NormDomains | None = None
@@ -85,7 +85,7 @@ class Resident:
         self.device = device
         self.stopped = stopped
         self._start_file = start_file
-        self._models: dict[tuple[Model, frozenset[str]], nn.Module] = {}
+        self._models: dict[tuple[Model, frozenset[str]], MammographyModel] = {}
         self._stages: dict[int, StageModel] = {}
         self._initial: dict[Model, dict[str, Tensor]] = {}
         self._plain: Resident | None = None

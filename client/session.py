@@ -21,7 +21,14 @@ from client.assembly import assemble, enter_stage, require_announced
 from client.closing import write_model, write_scores
 from client.data.dataset import TEST, TRAIN, VALIDATION, SiteDataset
 from client.evaluation import score_images, summarise
-from client.local_round import class_counts, loader_of, train_round
+from client.local_round import (
+    Kept,
+    class_counts,
+    facts_of,
+    loader_of,
+    objective_of,
+    train_round,
+)
 from client.local_state import Generation, LocalState
 from client.policy import SitePolicy
 from client.readiness import require_room, time_one_step
@@ -114,6 +121,8 @@ class SiteSession:
 
     def _handshake(self) -> Reply:
         images = len(self._train_rows)
+        for number in range(len(self._plan.stages)):  # a mistake costs seconds here
+            objective_of(self._resident, self._dataset, number)
         return Reply(
             "handshake",
             {
@@ -152,7 +161,9 @@ class SiteSession:
         if base:
             refreshed = self._refresh(before, base - local, tensors)
             evaluated = self._evaluate(before)
-        moments = generation.optimizer if before == now else {}
+        kept = Kept()
+        if before == now:
+            kept = Kept(generation.optimizer, generation.objective)
 
         current = self._resident.stage(now)
         if before != now or not base:  # else the same tensors are in it
@@ -161,10 +172,10 @@ class SiteSession:
             fixed = {key: tensors[key].numpy() for key in current.contract.fixed}
             state.write_fixed(self._plan.stages[now].name, fixed)
             current.put(tensors)
-        trained, moved = train_round(
-            self._resident, self._dataset, self._site, now, round_, moments, tensors
+        trained, kept = train_round(
+            self._resident, self._dataset, self._site, now, round_, kept, tensors
         )
-        sent, kept = update_of(
+        sent, residual = update_of(
             current.look(current.contract.sent),
             tensors,
             generation.residual,
@@ -172,7 +183,15 @@ class SiteSession:
         )
         own = {k: v.copy() for k, v in current.look(current.contract.local).items()}
         state.write(
-            Generation(round_, str(fields["shared_hash"]), own, moved, kept, spreads),
+            Generation(
+                round_,
+                str(fields["shared_hash"]),
+                own,
+                dict(kept.optimizer),
+                residual,
+                spreads,
+                dict(kept.objective),
+            ),
             current.parts,
         )
         state.keep_only({local, round_, int(fields["keep_round"])})
@@ -203,7 +222,7 @@ class SiteSession:
         """Look at what was received; the stage's model holds it already."""
         loader = loader_of(self._resident, self._dataset, stage)
         alike = self._train_rows[loader.apart(self._train_rows)[0]]
-        images, _ = next(loader.batches([alike[:IMAGES]]))
+        images = next(loader.batches([alike[:IMAGES]])).images
         return require_sane(
             self._resident.stage(stage),
             {key: tensors[key] for key in request.shared},
@@ -244,7 +263,12 @@ class SiteSession:
         refreshed = self._refresh(stage, round_ - local, tensors)
         scores = self._score(stage, (VALIDATION, TEST))
         thresholds = write_scores(
-            output / "scores" / role, scores, self._dataset, plan, stage
+            output / "scores" / role,
+            scores,
+            self._dataset,
+            plan,
+            stage,
+            facts_of(self._resident, self._dataset, stage),
         )
         model_hash = write_model(
             output / "models",

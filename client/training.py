@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.objectives import Loss
+from client.seen import Batch
 from client.steps.plain import plain_step
+from common.models import MammographyModel
 from common.plan import Optimizer
 from common.records import Code, Refusal
 
@@ -56,10 +57,10 @@ def learning_rate(settings: Optimizer, progress: float) -> float:
 
 
 def train(
-    model: nn.Module,
+    model: MammographyModel,
     optimizer: torch.optim.Optimizer,
-    objective: Loss,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    objective: nn.Module,
+    batches: Iterable[Batch],
     settings: Optimizer,
     *,
     progress: tuple[float, float],
@@ -73,7 +74,7 @@ def train(
     Parameters
     ----------
     model : in the mode it is to be trained in; norm layers as the stage says
-    batches : images [batch, channel, row, column], targets [batch]
+    objective : its own weights are among those that the optimiser moves
     progress : shares of the stage at which this round starts and ends
     steps : number of batches, for the schedule
     stopped : asked before each step
@@ -87,11 +88,12 @@ def train(
     """
     losses, images_seen, inside = [], 0, 0.0
     start, end = progress
-    for step, (images, targets) in enumerate(batches):
+    for step, batch in enumerate(batches):
         if stopped():
             raise Refusal(Code.STOPPED, "training was stopped half way")
         began = time.perf_counter()
-        rate = learning_rate(settings, start + (end - start) * step / steps)
+        done = start + (end - start) * step / steps
+        rate = learning_rate(settings, done)
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses.append(
@@ -99,14 +101,14 @@ def train(
                 model,
                 optimizer,
                 objective,
-                images,
-                targets,
+                batch,
+                progress=done,
                 mixed=mixed,
                 proximal=settings.proximal,
                 received=received,
             )
         )
-        images_seen += len(images)
+        images_seen += len(batch.images)
         inside += time.perf_counter() - began
     mean = float(torch.stack(losses).mean()) if losses else math.nan
     if losses and not math.isfinite(mean):
@@ -117,10 +119,11 @@ def train(
 
 
 def optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer
+    model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, np.ndarray]:
     """Return the optimiser's state as named arrays, ``<parameter>/<slot>``."""
-    names: dict[object, str] = {p: name for name, p in model.named_parameters()}
+    named = _parameters(model, objective)
+    names: dict[object, str] = {p: name for name, p in named.items()}
     return {
         f"{names[parameter]}/{slot}": value.detach().cpu().numpy().copy()
         for parameter, slots in optimizer.state.items()
@@ -131,11 +134,12 @@ def optimizer_tensors(
 
 def restore_optimizer(
     model: nn.Module,
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     tensors: Mapping[str, np.ndarray],
 ) -> None:
     """Give an optimiser the state that `optimizer_tensors` returned."""
-    parameters = dict(model.named_parameters())
+    parameters = _parameters(model, objective)
     for name, array in tensors.items():
         parameter_name, _, slot = name.rpartition("/")
         value = torch.from_numpy(array.copy())
@@ -143,3 +147,12 @@ def restore_optimizer(
         if value.shape == parameter.shape:
             value = value.to(parameter.device)
         optimizer.state[parameter][slot] = value
+
+
+def _parameters(model: nn.Module, objective: nn.Module) -> dict[str, nn.Parameter]:
+    own = objective.named_parameters(_OBJECTIVE)
+    return {**dict(model.named_parameters()), **dict(own)}
+
+
+_OBJECTIVE = "objective"
+"""Start of the names of an objective's own weights; no part of a model has it."""

@@ -47,7 +47,8 @@ def compose_tree(overrides: Sequence[str]) -> dict[str, Any]:
 def plan_of(tree: dict[str, Any]) -> Plan:
     """Turn the tree's ``plan`` group into a plan.
 
-    ``every_stage`` fills what a stage does not say; a stage's key is its name.
+    ``every_stage`` fills what a stage does not say; a stage's key is its name. A term
+    of the objective that is null is left out.
     """
     values = dict(tree["plan"])
     common_values = values.pop("every_stage")
@@ -55,6 +56,11 @@ def plan_of(tree: dict[str, Any]) -> Plan:
         _merge(common_values, _mapping(name, stage)) | {"name": name}
         for name, stage in values["stages"].items()
     ]
+    for stage in values["stages"]:
+        terms = _mapping(f"{stage['name']}.objective", stage.get("objective"))
+        stage["objective"] = {
+            name: settings for name, settings in terms.items() if settings is not None
+        }
     values["version"] = mammofed_version()
     return plan_from_mapping(values)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.parts import PARTS
 from common.plan import Plan, Stage
+from common.stages import Setting
 
 PART_WORDS = {
     "trunk": "convolution weights",
@@ -85,9 +86,29 @@ def _describe_stage(number: int, stage: Stage) -> list[str]:
             f"{optimizer.name}, rate {optimizer.learning_rate:g} {optimizer.schedule}, "
             f"optimiser state {optimizer.state}"
         )
+        lines += _objective(stage)
     if optimizer.proximal:
         lines.append(f"  FedProx with mu {optimizer.proximal:g}")
     return lines
+
+
+def _objective(stage: Stage) -> list[str]:
+    terms = []
+    for name, settings in sorted(stage.objective.items()):
+        weight = settings.get("weight", 1.0)
+        said = "" if weight == 1 else f"{weight:g} times "
+        own = [f"{k} {_plain(v)}" for k, v in settings.items() if k != "weight"]
+        terms.append(f"{said}{name}" + (f" ({', '.join(own)})" if own else ""))
+    lines = [f"  loss: {' + '.join(terms)}; what it has of its own stays at the site"]
+    if stage.domain != "site":
+        lines.append(f"  domains inside a site are told apart by {stage.domain}")
+    if stage.work.sampler == "balanced":
+        lines.append("  batches hold every class of every domain alike")
+    return lines
+
+
+def _plain(value: Setting) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _weights(plan: Plan) -> str:

@@ -135,6 +135,7 @@ class Code(IntEnum):
     SANITY = 115
     LEFT = 116
     ROSTER = 117
+    OBJECTIVE = 118
     INTERNAL = 199
 
 
@@ -156,6 +157,8 @@ REMEDIES: dict[Code, str] = {
     Code.SANITY: "the site received weights that no training gives",
     Code.LEFT: "the site has left this federation",
     Code.ROSTER: "sites of the roster train; only others are given the shared part",
+    Code.OBJECTIVE: "the plan's objective is misspelt, or the site's images cannot "
+    "serve it; the site's own log says which",
     Code.INTERNAL: "the site failed; its own log has the reference",
 }
 

@@ -10,7 +10,15 @@ from dataclasses import field
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from common.parts import Part, parse_sharing
@@ -66,19 +74,13 @@ class Optimizer:
     proximal: NonNegative = 0.0
 
 
-@dataclass(frozen=True, config=STRICT)
-class Objective:
-    """The local loss: its name in ``client.objectives`` and what that one takes.
+Setting = StrictBool | StrictInt | StrictFloat | StrictStr | tuple[PositiveInt, ...]
 
-    Attributes
-    ----------
-    pos_weight : weight of the positive class, or ``site`` = negatives / positives
-        among the site's training images
-    """
-
-    name: Literal["ce"] = "ce"
-    pos_weight: PositiveFloat | Literal["site"] = "site"
-    label_smoothing: Fraction = 0.0
+Objective = dict[Slug, dict[Slug, Setting]]
+"""The local loss, a sum: each term's name in ``client.objectives``, its ``weight`` (1
+where it is not given), and whatever else that term takes. What a term takes is known
+where it is built, at the sites; they check it when they approve and at the handshake.
+"""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -103,12 +105,20 @@ class Augmentation:
 
 @dataclass(frozen=True, config=STRICT)
 class Work:
-    """How much a site trains in one round: epochs over its data, or steps."""
+    """How much a site trains in one round: epochs over its data, or steps.
+
+    Attributes
+    ----------
+    sampler : ``shuffle`` takes every image once an epoch; ``balanced`` fills each batch
+        alike from every class of every domain (``Stage.domain``), so that images of
+        small ones come more often. Evaluation corrects for the odds it trains at
+    """
 
     unit: Literal["epochs", "steps"] = "epochs"
     amount: PositiveInt = 1
     batch_size: PositiveInt = 32
     drop_last: bool = True
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -124,6 +134,9 @@ class Stage:
         ``reestimate`` (a label-free pass replaces them)
     norm_domain : ``vendor`` = a site keeps norm layers for each vendor among its images
         (Chang et al. 2019); only where neither part of them travels
+    domain : what tells the images of a site apart for objectives that align domains,
+        and for the balanced sampler; ``site``: nothing, but where several hospitals are
+        pooled in a simulation they are told apart
     """
 
     name: Slug
@@ -138,7 +151,8 @@ class Stage:
     norm_domain: Literal["site", "vendor"] = "site"
     task: Literal["malignancy"] = "malignancy"
     model: Model = field(default_factory=Model)
-    objective: Objective = field(default_factory=Objective)
+    domain: Literal["site", "vendor", "model", "view"] = "site"
+    objective: Objective = field(default_factory=lambda: {"ce": {}})
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
     work: Work = field(default_factory=Work)
@@ -153,6 +167,18 @@ class Stage:
                 "theirs. Use a sharing with both parts local, such as fedbn_head, or "
                 "norm_domain=site"
             )
+        if not self.objective:
+            raise ValueError(
+                f"stage {self.name}: objective names no term; "
+                "objective={ce: {}} is the plain one"
+            )
+        for name, settings in self.objective.items():
+            weight = settings.get("weight", 1.0)
+            if isinstance(weight, bool | str | tuple) or weight <= 0:
+                raise ValueError(
+                    f"stage {self.name}: objective.{name}.weight must be a number "
+                    "above 0; a term that is not wanted is left out"
+                )
         if (self.norm_mode == "reestimate") != (not self.trainable):
             raise ValueError(
                 f"stage {self.name}: norm_mode=reestimate trains nothing "

@@ -203,7 +203,8 @@ class PlainLoop:
         )
         self.model.train()
         losses = []
-        for images, targets in loader.batches(draw_batches(indices, stage.work, seed)):
+        batches = draw_batches(indices, stage.work, seed)
+        for images, targets, _ in loader.batches(batches):
             optimizer.zero_grad(set_to_none=True)
             logits = self.model(images).squeeze(1)
             loss = binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)

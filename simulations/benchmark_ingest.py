@@ -239,7 +239,7 @@ def _reading(archive: Path, site: Path) -> dict[str, float]:
     def speed(augmentation: Augmentation | None) -> float:
         list(loader.batches(batches[:1], augmentation))
         began = time.perf_counter()
-        read = sum(len(x) for x, _ in loader.batches(batches, augmentation))
+        read = sum(len(x.images) for x in loader.batches(batches, augmentation))
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return read / (time.perf_counter() - began)

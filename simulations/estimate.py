@@ -11,6 +11,7 @@ import torch
 from client.data.dataset import VALIDATION, build_dataset
 from client.objectives import build_objective
 from client.resident import Resident
+from client.seen import Batch, Facts
 from client.steps.plain import plain_step
 from client.training import build_optimizer
 from common.progress import duration
@@ -56,17 +57,20 @@ def seconds_per_run(laboratory: Laboratory) -> float:
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     model = Resident(plan, machine.device, machine.start_file).stage(0).model
-    optimizer = build_optimizer(list(model.parameters()), stage.optimizer)
-    objective = build_objective(stage.objective, 1, 1)
+    facts = Facts.assumed(model.feature_count)
+    objective = build_objective(stage.objective, facts).to(machine.device)
+    parameters = [*model.parameters(), *objective.parameters()]
+    optimizer = build_optimizer(parameters, stage.optimizer)
     pre, size = plan.preprocessing, stage.work.batch_size
     shape = (size, stage.model.channels, pre.rows, pre.columns)
     images = torch.zeros(shape, device=machine.device)
     targets = torch.zeros(size, device=machine.device)
+    batch = Batch(images, targets, targets.long())
     model.train()
     for step in range(_STEPS + 2):
         if step == 2:
             began = time.perf_counter()
-        float(plain_step(model, optimizer, objective, images, targets))
+        float(plain_step(model, optimizer, objective, batch))
     per_image = (time.perf_counter() - began) / (_STEPS * size)
     return per_image * sum(
         _images_per_run(laboratory, site) for site in laboratory.snapshots

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from client.objectives import check_objective
 from common.atomic import write_atomic
 from common.plan import Plan, PlanError, plan_from_json, plan_to_json
 from simulations.arms import check_arms
@@ -198,7 +199,7 @@ def settings_from_json(content: bytes) -> Settings:
 
 
 def check_together(settings: Settings, plan: Plan) -> None:
-    """Refuse a plan whose values the arms would silently replace.
+    """Refuse a plan whose values the arms would silently replace, or no term takes.
 
     Raises
     ------
@@ -217,6 +218,8 @@ def check_together(settings: Settings, plan: Plan) -> None:
             "in a simulation the arm decides what is shared: use arms=[...], for "
             "example arms=[fedbn,slsl], and leave sharing alone"
         )
+    for stage in plan.stages:
+        check_objective(stage.objective)
     if plan.seed != 0:
         raise PlanError("set seeds=[...] instead of plan.seed")
 

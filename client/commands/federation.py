@@ -24,7 +24,7 @@ from client.preflight.rehearsed import rehearse_apart
 from client.site import SiteError, settings_file
 from common.atomic import write_atomic
 from common.keys import make_key, public_text, read_key
-from common.plan import read_plan
+from common.plan import Plan, read_plan
 from common.plan_words import describe_plan
 from common.progress import View
 from common.records import Refusal
@@ -74,6 +74,7 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
     with user_errors():
         site = settings_of(context)
         wanted = read_plan(plan)
+        _check_objectives(wanted)
         try:
             read_policy(policy_file(context.obj)).require(wanted)
         except Refusal as refusal:
@@ -108,6 +109,14 @@ def approve(context: typer.Context, plan: _PlanFile, yes: _Yes = False) -> None:
         view.say(f"Approved: {wanted.hash}")
         if trains and (images := cache(site, wanted)).state == "problem":
             view.say(f"Not ready to train yet. {images.said} {images.remedy}")
+
+
+def _check_objectives(plan: Plan) -> None:
+    """Refuse a misspelt objective before anyone agrees to it."""
+    from client.objectives import check_objective  # it brings torch, seconds of it
+
+    for stage in plan.stages:
+        check_objective(stage.objective)
 
 
 def pause(context: typer.Context) -> None:

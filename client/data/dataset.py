@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from client.data.norm_domains import NormDomains, vendor_names
 from client.data.on_device import hold, take
 from client.data.snapshot import joint_hash
 from client.data.split import assign_split
+from client.seen import Batch
 from common.plan import Augmentation, Plan, Work
 from common.records import Code, Refusal
 from common.seeds import derive_seed
@@ -111,6 +112,30 @@ class SiteDataset:
         """The vendor of each image, str [image]."""
         return vendor_names(self.rows)
 
+    def domains(self, kind: str) -> np.ndarray:
+        """Number what tells images apart, int64 [image] over all rows.
+
+        Parameters
+        ----------
+        kind : ``site`` (the population), ``vendor``, ``model`` or ``view``; numbers
+            follow the sorted names among the labelled training images, and an image
+            whose name is not among them has -1
+        """
+        if kind not in self._domains:
+            if kind == "vendor":
+                names = self.vendors
+            else:
+                column = {"site": "population"}.get(kind, kind)
+                names = self.rows[column].fillna("").to_numpy(dtype=str)
+            known = np.unique(names[self.select(TRAIN)])
+            found = pd.Index(known).get_indexer(pd.Index(names))
+            self._domains[kind] = np.asarray(found, np.int64)
+        return self._domains[kind]
+
+    @cached_property
+    def _domains(self) -> dict[str, np.ndarray]:
+        return {}
+
     def count_patients(self, part: str) -> int:
         """Count the patients with a labelled image in a part."""
         return int(self.rows.iloc[self.select(part)]["patient_key"].nunique())
@@ -166,6 +191,10 @@ def build_dataset(
     return dataset
 
 
+Draw = Callable[[np.ndarray, Work, int], list[np.ndarray]]
+"""Draws one round's batches: rows, how much, and a seed, to arrays of row numbers."""
+
+
 def draw_batches(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]:
     """Draw the batches of one round: every epoch in its own order.
 
@@ -192,22 +221,23 @@ def draw_batches(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]
 
 
 def draw_batches_apart(
-    groups: Sequence[np.ndarray], work: Work, seed: int
+    groups: Sequence[np.ndarray], work: Work, seed: int, draw: Draw
 ) -> list[np.ndarray]:
     """Draw the batches of one round where no batch may mix two groups.
 
-    Each group's batches are those that `draw_batches` draws of it alone; whose turn it
-    is is drawn too. An epoch has every batch of every group once; one group gives what
-    `draw_batches` gives.
+    Each group's batches are those that ``draw`` draws of it alone; whose turn it is is
+    drawn too. An epoch has every batch of every group once; one group gives what
+    ``draw`` gives.
 
     Parameters
     ----------
     groups : int64 each, the training rows of one group, at least one
     work, seed : as in `draw_batches`; the number of steps is as the work says
+    draw : `draw_batches`, or another one with the same arguments
     """
     once = replace(work, unit="epochs", amount=1)
     epoch = np.repeat(
-        np.arange(len(groups)), [len(draw_batches(one, once, seed)) for one in groups]
+        np.arange(len(groups)), [len(draw(one, once, seed)) for one in groups]
     )
     random = np.random.default_rng(derive_seed(seed, "turns"))
     steps = work.amount * (len(epoch) if work.unit == "epochs" else 1)
@@ -216,7 +246,7 @@ def draw_batches_apart(
     drawn = {}
     for number, count in zip(*np.unique(turns, return_counts=True), strict=True):
         asked = replace(work, unit="steps", amount=int(count))
-        drawn[number] = iter(draw_batches(groups[number], asked, seed))
+        drawn[number] = iter(draw(groups[number], asked, seed))
     return [next(drawn[number]) for number in turns]
 
 
@@ -233,8 +263,10 @@ class Loader:
     ----------
     mean, scale : the model's input is ``(x - mean) / scale``, x in [0, 1]
     channels : 1, or 3 equal ones
-    domains : of the model that the batches are for, where it keeps norms for each
+    norm_domains : of the model that the batches are for, where it keeps norms for each
         vendor; a batch then holds images with the same norms, see `apart`
+    domain : what tells images apart for the objective, see `SiteDataset.domains`;
+        None: nothing does
     """
 
     dataset: SiteDataset
@@ -242,32 +274,40 @@ class Loader:
     mean: float
     scale: float
     channels: int
-    domains: NormDomains | None = None
+    norm_domains: NormDomains | None = None
+    domain: str | None = None
 
     def apart(self, indices: np.ndarray) -> list[np.ndarray]:
         """Part rows by the norms they go through; positions in ``indices``, int64."""
-        if self.domains is None:
+        if self.norm_domains is None:
             return [np.arange(len(indices))]
-        return self.domains.apart(self.dataset.vendors[indices])
+        return self.norm_domains.apart(self.dataset.vendors[indices])
 
     def batches(
         self,
         rows: list[np.ndarray],
         augmentation: Augmentation | None = None,
         seed: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images [batch, channel, row, column] and targets [batch], float32.
+    ) -> Iterator[Batch]:
+        """Yield batches on the device, in the order of ``rows``.
 
         Before a batch is given out, the model's norms are switched to it.
         """
         generator = torch.Generator().manual_seed(seed)
+        domains = np.zeros(len(self.dataset.rows), np.int64)
+        if self.domain is not None:
+            domains = self.dataset.domains(self.domain)
         for indices in rows:
-            if self.domains is not None:
-                self.domains.choose(self.dataset.vendors[indices])
+            if self.norm_domains is not None:
+                self.norm_domains.choose(self.dataset.vendors[indices])
             images = self.dataset.images(indices, self.device).unsqueeze(1)
             images = images.div_(65535.0)
             if augmentation is not None:
                 images = augment(images, augmentation, generator)
             images = images.sub_(self.mean).div_(self.scale)
             targets = torch.from_numpy(self.dataset.targets(indices))
-            yield images.expand(-1, self.channels, -1, -1), targets.to(self.device)
+            yield Batch(
+                images.expand(-1, self.channels, -1, -1),
+                targets.to(self.device),
+                torch.from_numpy(domains[indices]).to(self.device),
+            )

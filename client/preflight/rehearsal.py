@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from client.adaptation import reestimate_statistics
 from client.data.dataset import (
@@ -20,6 +19,7 @@ from client.data.dataset import (
     VALIDATION,
     SiteDataset,
     build_dataset,
+    draw_batches,
     draw_batches_apart,
 )
 from client.data.manifest import ManifestError
@@ -29,6 +29,7 @@ from client.local_round import loader_of
 from client.objectives import build_objective
 from client.preflight.rehearsed import Rehearsed, StageSize
 from client.resident import Resident
+from client.seen import Batch, Facts
 from client.site import Site
 from client.training import build_optimizer, train
 from client.worker import device_of
@@ -117,13 +118,17 @@ def _seconds_per_image(resident: Resident) -> float:
 def _step(resident: Resident, stage: Stage) -> None:
     model = resident.stage(0).model
     if stage.norm_mode == "reestimate":
-        reestimate_statistics(model, (images for images, _ in _zeros(resident, stage)))
+        reestimate_statistics(model, (one.images for one in _zeros(resident, stage)))
         return
     parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    facts = Facts.assumed(model.feature_count)
+    objective = build_objective(stage.objective, facts).to(resident.device)
     train(
         model,
-        build_optimizer(list(parameters.values()), stage.optimizer),
-        build_objective(stage.objective, 1, 1),
+        build_optimizer(
+            [*parameters.values(), *objective.parameters()], stage.optimizer
+        ),
+        objective,
         _zeros(resident, stage),
         stage.optimizer,
         progress=(0.0, 1.0),
@@ -135,12 +140,13 @@ def _step(resident: Resident, stage: Stage) -> None:
     )
 
 
-def _zeros(resident: Resident, stage: Stage) -> Iterator[tuple[Tensor, Tensor]]:
+def _zeros(resident: Resident, stage: Stage) -> Iterator[Batch]:
     pixels, count = resident.plan.preprocessing, stage.work.batch_size
     size = (count, stage.model.channels, pixels.rows, pixels.columns)
-    yield (
+    yield Batch(
         torch.zeros(size, device=resident.device),
         torch.zeros(count, device=resident.device),
+        torch.zeros(count, dtype=torch.int64, device=resident.device),
     )
 
 
@@ -166,7 +172,7 @@ def _images(resident: Resident, number: int, dataset: SiteDataset) -> int:
         return len(dataset.select(TRAIN, labelled=False))
     rows = dataset.select(TRAIN)
     groups = [rows[mine] for mine in loader_of(resident, dataset, number).apart(rows)]
-    return sum(map(len, draw_batches_apart(groups, stage.work, 0)))
+    return sum(map(len, draw_batches_apart(groups, stage.work, 0, draw_batches)))
 
 
 def _bytes(layout: tuple[TensorSpec, ...]) -> int:

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from client.objectives import Loss
+from client.seen import Batch, Seen
+from common.models import MammographyModel
 
 
 def plain_step(
-    model: nn.Module,
+    model: MammographyModel,
     optimizer: torch.optim.Optimizer,
-    objective: Loss,
-    images: Tensor,
-    targets: Tensor,
+    objective: nn.Module,
+    batch: Batch,
     *,
+    progress: float = 0.0,
     mixed: bool = False,
     proximal: float = 0.0,
     received: Mapping[str, Tensor] | None = None,
@@ -25,21 +26,25 @@ def plain_step(
 
     Parameters
     ----------
-    images : float32 [batch, channel, row, column], already normalised
-    targets : float32 [batch]
-    mixed : run the forward pass in bfloat16
+    objective : of `client.objectives.build_objective`; computed in float32
+    progress : share of the stage that is done
+    mixed : run the model's forward pass in bfloat16
     proximal : mu of FedProx (Li et al. 2020); adds (mu/2) * ||w - received||**2
     received : parameter name to the tensor the round started from; only shared
         trainable ones, because a local tensor has no copy at the server
 
     Returns
     -------
-    The detached loss, without the proximal term, on the device.
+    The detached loss, a scalar without the proximal term, on the device.
     """
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
-        loss = objective(model(images), targets)
-    total = loss
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=mixed):
+        features = model.features(batch.images)
+        logits = model.classify(features)
+    if mixed:
+        features, logits = features.float(), logits.float()
+    seen = Seen(features, logits, batch.targets, batch.domains, progress)
+    total = loss = objective(seen)
     if proximal and received:
         parameters = dict(model.named_parameters())
         distance = torch.stack(
@@ -49,6 +54,7 @@ def plain_step(
             ]
         ).sum()
         total = loss + 0.5 * proximal * distance
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     optimizer.step()
-    return loss.detach()
+    detached: Tensor = loss.detach()
+    return detached

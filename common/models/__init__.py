@@ -68,8 +68,19 @@ class MammographyModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits, shape (batch, ``spec.outputs``); input as in `features`."""
-        logits: Tensor = self.heads[self.spec.head](self.features(images))
+        return self.classify(self.features(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Compute logits, shape (batch, ``spec.outputs``), of `features`."""
+        logits: Tensor = self.heads[self.spec.head](features)
         return logits
+
+    @property
+    def feature_count(self) -> int:
+        """Width of `features`."""
+        head = self.heads[self.spec.head]
+        assert isinstance(head, nn.Linear)
+        return head.in_features
 
 
 def build_model(spec: plan.Model, seed: int) -> MammographyModel:

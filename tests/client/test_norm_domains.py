@@ -20,7 +20,7 @@ from client.data.dataset import (
     in_order,
 )
 from client.evaluation import score_images
-from client.local_round import loader_of, train_round
+from client.local_round import Kept, loader_of, train_round
 from client.local_state import LocalState
 from client.prediction import load_model, score_new
 from client.resident import Resident
@@ -30,7 +30,6 @@ from common.norms import find_norms
 from common.plan import (
     Augmentation,
     Model,
-    Objective,
     Optimizer,
     Plan,
     Stage,
@@ -125,14 +124,14 @@ def test_norms_of_a_vendor_learn_from_its_images_only() -> None:
     stage = stage_of(
         trainable=("norm_affine",),
         augmentation=Augmentation(),
-        objective=Objective(pos_weight=1.0),
+        objective={"ce": {"pos_weight": 1.0}},
         optimizer=Optimizer("sgd", 0.05),
         work=work,
     )
     plan = small_plan(stage, sites=("alpha",))
     dataset = build_dataset(hospital(*BOTH), plan)
     resident = resident_at(plan, dataset)
-    train_round(resident, dataset, "alpha", 0, 1, {}, resident.initial(0))
+    train_round(resident, dataset, "alpha", 0, 1, Kept(), resident.initial(0))
     steps = {}
     for vendor in BOTH:
         rows = dataset.rows[dataset.vendors == vendor].reset_index(drop=True)
@@ -141,7 +140,7 @@ def test_norms_of_a_vendor_learn_from_its_images_only() -> None:
         steps[vendor] = int(state_of(resident)[counter])
         less = replace(stage, work=replace(work, amount=steps[vendor]))
         other = resident_at(replace(plan, stages=(less,)), alone)
-        train_round(other, alone, "alpha", 0, 1, {}, other.initial(0))
+        train_round(other, alone, "alpha", 0, 1, Kept(), other.initial(0))
         expected, found = of_vendor(other, vendor), of_vendor(resident, vendor)
         assert found and all(torch.equal(found[k], expected[k]) for k in expected)
     assert sum(steps.values()) == 9 and min(steps.values()) > 0
@@ -155,7 +154,7 @@ def trained(*vendors: str, **changes: Any) -> tuple[Resident, SiteDataset]:
     plan = small_plan(stage_of(**changes), sites=("alpha",))
     dataset = build_dataset(hospital(*vendors), plan)
     resident = resident_at(plan, dataset)
-    train_round(resident, dataset, "alpha", 0, 1, {}, resident.initial(0))
+    train_round(resident, dataset, "alpha", 0, 1, Kept(), resident.initial(0))
     return resident, dataset
 
 
@@ -187,10 +186,10 @@ def test_re_estimated_statistics_are_each_vendors_own() -> None:
         model = build_model(resident.plan.stages[0].model, resident.plan.seed)
         first = model.backbone.stem[0]  # the first norm's input, formula by hand
         loader = loader_of(resident, alone, 0)
-        loader = replace(loader, domains=None)
+        loader = replace(loader, norm_domains=None)
         means, variances, sizes = [], [], []
         batches = in_order(rows, resident.plan.stages[0].work.batch_size)
-        for images, _ in loader.batches(batches):
+        for images, _, _ in loader.batches(batches):
             with torch.no_grad():
                 out = first(images)
             means.append(out.mean((0, 2, 3)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from client.data.dataset import TRAIN, Loader, build_dataset
-from client.local_round import loader_of, train_round
+from client.local_round import Kept, loader_of, train_round
 from client.local_state import LocalState
 from client.resident import Resident
 from client.sanity import FACTOR, require_sane
@@ -132,9 +132,8 @@ def test_training_from_random_weights_is_never_refused(name: str) -> None:
     plan = small_plan(stage, sites=("alpha",), preprocessing=size)
     resident = Resident(plan, torch.device("cpu"), None)
     dataset = build_dataset(populations(plan)["alpha"], plan)
-    images, _ = next(
-        loader_of(resident, dataset, 0).batches([dataset.select(TRAIN)[:8]])
-    )
+    rows = dataset.select(TRAIN)[:8]
+    images = next(loader_of(resident, dataset, 0).batches([rows])).images
     current, tensors = resident.stage(0), resident.initial(0)
     spreads: dict[str, float] = {}
     for round_ in (1, 2, 3):
@@ -146,7 +145,7 @@ def test_training_from_random_weights_is_never_refused(name: str) -> None:
         assert len(now) == (1 if name == "swin_v2_t" else 3)
         assert all(0.2 < now[key] / old < 5 for key, old in spreads.items())
         spreads = now
-        train_round(resident, dataset, "alpha", 0, round_, {}, tensors)
+        train_round(resident, dataset, "alpha", 0, round_, Kept(), tensors)
         state = current.look(current.model.state_dict())
         tensors = {key: torch.from_numpy(array.copy()) for key, array in state.items()}
 

@@ -54,7 +54,7 @@ IN_16_BITS = {
 
 
 def two_stage_plan() -> Plan:
-    """Make a plan whose second stage has another preset, another head, kept moments."""
+    """Make a plan whose second stage has other sharing, head and loss; moments kept."""
     keep = Optimizer("adamw", 0.01, state="keep", schedule="cosine")
     work = Work("steps", 2, 16)
     return small_plan(
@@ -66,6 +66,7 @@ def two_stage_plan() -> Plan:
             optimizer=keep,
             work=work,
             model=Model("resnet_tiny", head="second_reading"),
+            objective={"ce": {}, "supcon": {"queue": 8}},
         ),
     )
 

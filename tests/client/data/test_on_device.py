@@ -48,7 +48,7 @@ def test_batches_are_the_same_and_images_are_copied_once(
         dataset = build_dataset({site: MemorySnapshot(site)}, plan)
         loader = Loader(dataset, CPU, 0.5, 0.25, 1)
         rows = [np.array([3, 1, 2]), np.array([0, 3, 5])]
-        return [images.clone() for images, _ in loader.batches(rows)]
+        return [batch.images.clone() for batch in loader.batches(rows)]
 
     from_map = batches()
     copies: list[int] = []
