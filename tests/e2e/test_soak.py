@@ -26,6 +26,11 @@ SITES = int(os.environ.get("SOAK_SITES", "20"))
 MEMORY = 0.02
 """MB a round that no process may grow by: 4 MB over 200 rounds."""
 
+DATABASE = 3 * 15
+"""Handles of three files that the pool of connections to SQLite may hold: 5 are kept,
+10 more opened at the busiest.
+"""
+
 
 def _stage(rounds: int) -> Stage:
     return Stage(
@@ -74,6 +79,8 @@ def test_nothing_grows_over_many_rounds(
     for trend in found:
         if trend.quantity == "memory":
             assert trend.slope - 2 * trend.noise < MEMORY, trend
+        elif trend.quantity == "database":
+            assert trend.after <= DATABASE, trend
         else:
             assert trend.after <= trend.before + 1, trend
 
