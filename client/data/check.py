@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from client.data.cache import Progress, prepare
+from client.data.check_classes import class_problem
 from client.data.check_marks import marked
 from client.data.check_rules import Problem, Severity, make_problem, problems_of
 from client.data.codes import REASONS, REMEDIES
@@ -47,6 +48,11 @@ class Check:
     def images(self) -> pd.DataFrame:
         """Return the manifest's rows of the usable images, in the snapshot's order."""
         return self.manifest[:0] if self.snapshot is None else self.snapshot.rows
+
+    @property
+    def obstacle(self) -> Problem | None:
+        """Return the problem for which nothing can be trained here, if there is one."""
+        return next((one for one in self.problems if one.code in _OBSTACLES), None)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -91,6 +97,7 @@ def check_site(
         rows = snapshot.rows.reset_index(drop=True)
         index = snapshot.index.reset_index(drop=True).drop(columns="row_id")
         found += problems_of(rows.join(index).assign(mark=marked(snapshot)))
+        found += filter(None, [class_problem(rows, snapshot.beside)])
     else:
         what, remedy = "no file gives an image", "See the codes below."
         found.append(Problem("no_image", "error", (), 0, what, remedy))
@@ -139,6 +146,8 @@ def _raw_alone(manifest: pd.DataFrame) -> Iterator[Problem]:
     if problem is not None:
         yield problem
 
+
+_OBSTACLES = ("no_image", "nothing_to_learn")
 
 _LOOK = "Look at a few of them; `linkage` leads back to the files."
 

@@ -161,6 +161,7 @@ def _page(check: Check, site: str) -> str:
         counts=check.counts,
         images=len(check.images),
         problems=check.problems,
+        obstacle=check.obstacle,
         shown=shown,
         by_field=counts_by_field(check.images),
         histogram=histogram,

@@ -11,9 +11,6 @@ import pandas as pd
 
 from common.plan import Preprocessing
 
-MINIMUM_CLASS = 10
-"""Patients of a class below which no interval is given, see `common.statistics`."""
-
 RARE, RARE_SHARE = 10, 0.01
 """Patients, and share of patients, below both of which a vendor is unexpected."""
 
@@ -222,33 +219,6 @@ def _no_label(images: pd.DataFrame) -> Problem | None:
     )
 
 
-def _small_class(images: pd.DataFrame) -> Problem | None:
-    """Count by what a plan can take here: pathology, else BI-RADS 4 and above."""
-    known, words = images["cancer_pathology"].dropna(), "by pathology"
-    if known.empty:
-        scores = images["birads"].dropna()
-        scores = scores[scores > 0]  # 0: the assessment is incomplete
-        known, words = (scores >= 4).astype("Int64"), "by BI-RADS, 4 and above"
-    if known.empty:
-        return None
-    sick = known.groupby(images.loc[known.index, "patient_key"]).max()
-    smaller = min(int((sick == 1).sum()), int((sick == 0).sum()))
-    if smaller >= MINIMUM_CLASS:
-        return None
-    return Problem(
-        "small_class",
-        "warning",
-        (),
-        smaller,
-        f"patients in the smaller class {words}; "
-        f"under {MINIMUM_CLASS} there is no interval",
-        "Results of this site alone will be given without an interval."
-        if smaller
-        else "All are of one class: nothing can be learned or measured here. Check the "
-        "label table and the key that joins it.",
-    )
-
-
 def make_problem(
     code: str, severity: Severity, images: pd.DataFrame, what: str, remedy: str
 ) -> Problem | None:
@@ -266,7 +236,6 @@ RULES: Sequence[Callable[[pd.DataFrame], Problem | None]] = (
     _same_pixels,
     _marks,
     _no_label,
-    _small_class,
     _missing_view,
     _implant,
     _repeats,

@@ -157,15 +157,6 @@ def test_a_shared_summary_withholds_small_cells(export: Export, tmp_path: Path) 
     assert all(count is None or count % 10 == 0 for count in numbers)
 
 
-def test_a_site_with_one_class_only_is_told(export: Export, tmp_path: Path) -> None:
-    _exam(export, "1")
-    problems = export.check(tmp_path / "site").problems
-    assert [(problem.code, problem.count) for problem in problems] == [
-        ("small_class", 0)
-    ]
-    assert "one class" in problems[0].remedy
-
-
 def test_many_images_of_few_patients_are_withheld_too(
     export: Export, tmp_path: Path
 ) -> None:
@@ -272,19 +263,6 @@ def test_what_plans_leave_out_by_default_is_noted(
     (problem,) = (one for one in check.problems if one.code == "left_out")
     assert (problem.severity, problem.count) == ("note", 2)
     assert "preprocessing.modalities" in problem.remedy
-
-
-def test_without_pathology_classes_are_those_of_birads(
-    export: Export, tmp_path: Path
-) -> None:
-    _exam(export, "1", cancer="", birads="2")
-    _exam(export, "2", cancer="", birads="4A")
-    _exam(export, "3", cancer="", birads="5")
-    _exam(export, "4", cancer="", birads="0")  # assessment incomplete: no class
-    check = export.check(tmp_path / "site")
-    (problem,) = check.problems
-    assert (problem.code, problem.count) == ("small_class", 1)
-    assert "BI-RADS" in problem.what and "one class" not in problem.remedy
 
 
 @pytest.mark.parametrize(
