@@ -151,7 +151,7 @@ def _page(check: Check, site: str) -> str:
             for vendor, places in by_vendor.items()
         }
         shown = {
-            problem.code: _contact_sheet(check, places)
+            problem.code: _contact_sheet(check, places, as_stored=True)
             for problem in check.problems
             if problem.code in _SEEN and len(places := _places(check, problem.images))
         }
@@ -197,11 +197,25 @@ def _histogram(snapshot: Snapshot, by_vendor: Mapping[str, np.ndarray]) -> Figur
     return figure
 
 
-def _contact_sheet(check: Check, places: np.ndarray) -> Picture:
-    """Draw up to twelve images side by side, side and view above each."""
+def _contact_sheet(
+    check: Check, places: np.ndarray, *, as_stored: bool = False
+) -> Picture:
+    """Draw up to twelve images side by side, recorded side and view above each.
+
+    Parameters
+    ----------
+    as_stored : undo the mirroring that brings every chest wall to the left: with it a
+        wrong side looks right, and no text in the pixels can be read
+    """
     places = places[:_PER_PROBLEM]
     assert check.snapshot is not None
-    images = check.snapshot.read(places)
+    images = list(check.snapshot.read(places))
+    if as_stored:
+        flipped = check.snapshot.index["flipped"].to_numpy(dtype=bool)[places]
+        images = [
+            image[:, ::-1] if mirrored else image
+            for image, mirrored in zip(images, flipped, strict=True)
+        ]
     rows = check.images.iloc[places]
     figure = canvas(1.95, 0.86 * _PER_ROW)
     axes = figure.subplots(1, _PER_ROW, squeeze=False)[0]

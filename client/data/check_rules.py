@@ -61,8 +61,10 @@ def _side_against_pixels(images: pd.DataFrame) -> Problem | None:
         "warning",
         wrong,
         "the chest wall is not where it belongs for the recorded side",
-        "Look at them below. If all images of a machine are concerned, its export "
-        "mirrors; if single ones, correct the side in the label table.",
+        "Look at them on the page, left and right as in the file: the chest wall of a "
+        "left breast belongs at the left, of a right one at the right. If all images "
+        "of a machine are concerned, its export mirrors; if single ones, correct the "
+        "side in the label table.",
     )
 
 
@@ -200,7 +202,7 @@ def _unexpected_vendor(images: pd.DataFrame) -> Problem | None:
         "warning",
         known[known["vendor"].isin(patients.index[patients < few])],
         f"a manufacturer of under {RARE} patients and under {RARE_SHARE:.0%} of all",
-        "Look at them below, by vendor: they may come from elsewhere.",
+        "Look at them on the page, by vendor: they may come from elsewhere.",
     )
 
 
