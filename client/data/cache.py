@@ -29,6 +29,7 @@ from client.data.manifest import (
     write_manifest,
 )
 from client.data.prepare_job import Job, counted, plan_job
+from client.data.site_folder import obstacle_to_writing
 from client.data.slots import verdicts
 from client.data.snapshot import (
     IMAGES_FILE,
@@ -94,7 +95,7 @@ def prepare(
         If nothing can be prepared.
     CacheError
         If a complete cache was made from other files, or one of them has changed; or
-        ``also`` asks for what needs another decoding.
+        ``also`` asks for what needs another decoding; or the folder cannot be written.
     FolderBusyError
         If another preparation is running here.
     WorkerError
@@ -111,6 +112,8 @@ def prepare(
             "Only sizes and crops can be made from one decoding: VOI, kinds of images "
             "and slices must be the same."
         )
+    if obstacle := obstacle_to_writing(site_folder / "cache"):
+        raise CacheError(obstacle)
     with locked(site_folder / "cache"):
         jobs = [plan_job(site_folder, one) for one in wanted]
         _require_same_files(jobs)

@@ -201,7 +201,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     Raises
     ------
     ManifestError
-        If there is none, or it was written by another version.
+        If there is none, it cannot be read or was written by another version.
     WithdrawnError
         If the list of withdrawn patients is damaged.
     """
@@ -235,11 +235,22 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ManifestError(
-            f"No {path.name} in {path.parent}. Import the archive first."
+    try:
+        with path.open("rb") as stream:
+            return pd.read_parquet(stream)
+    except (FileNotFoundError, NotADirectoryError):
+        told = f"No {path.name} in {path.parent}. Import the archive first."
+    except PermissionError:
+        told = (
+            f"You may not read {path}. Work as the user who imported the archive, or "
+            "change the permissions of the file and its folder."
         )
-    return pd.read_parquet(path)
+    except (OSError, ValueError):  # the table library's errors are some of these
+        told = (
+            f"{path} is damaged or cannot be read. Restore it from your backup, or "
+            f"import the archive again. {NEW_FOLDER}"
+        )
+    raise ManifestError(told)
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from client.data.manifest import (
     write_manifest,
 )
 from client.data.pseudonyms import Pseudonymiser, site_secret
+from client.data.site_folder import obstacle_to_writing
 from client.data.snapshot import Snapshot
 from common.atomic import write_atomic
 from common.canonical import canonical_json, sha256_hex, sha256_of_file
@@ -79,8 +80,9 @@ def import_site(
     Raises
     ------
     ImporterError
-        If the importer is unknown or cannot use its input, or the folder already holds
-        another import. The same content again changes nothing.
+        If the importer is unknown or cannot use its input; or the folder lies in the
+        archive, cannot be written, or already holds another import. The same content
+        again changes nothing.
     WorkerError
         If the workers cannot run at all.
     """
@@ -97,6 +99,7 @@ def import_site(
         )
     if importer_id == "synthetic" and secret is None:
         secret, synthetic = _synthetic_secret(archive_root), True
+    _refuse_folder(site_folder, archive_root)
     site_folder.mkdir(parents=True, exist_ok=True)
     site_folder.chmod(0o700)
     pseudonymiser = Pseudonymiser(site_secret(site_folder, secret, synthetic=synthetic))
@@ -167,12 +170,21 @@ def archive_of(site_folder: Path) -> Path:
     Raises
     ------
     ImporterError
-        If nothing was imported.
+        If nothing was imported, or the file that tells cannot be read.
     """
     path = site_folder / WHEREABOUTS_FILE
-    if not path.is_file():
-        raise ImporterError(f"{site_folder} holds no import. Run mammo-data import.")
-    return Path(json.loads(path.read_bytes())["archive"])
+    try:
+        return Path(json.loads(path.read_bytes())["archive"])
+    except (FileNotFoundError, NotADirectoryError):
+        told = f"{site_folder} holds no import. Run mammo-data import."
+    except OSError as error:
+        told = (
+            f"Cannot read {path} ({error.strerror}). Only the user who imported may: "
+            "work as that user, or say where the archive is with --archive."
+        )
+    except (ValueError, KeyError, TypeError):
+        told = f"{path} is damaged. Say where the archive is with --archive."
+    raise ImporterError(told)
 
 
 def site_counts(site_folder: Path) -> dict[str, int]:
@@ -208,6 +220,17 @@ def read_options(path: Path) -> dict[str, Any]:
         raise ImporterError(f"{path} must hold a mapping of option to value.")
     nested = options.get("options")
     return nested if isinstance(nested, dict) else options
+
+
+def _refuse_folder(site_folder: Path, archive_root: Path) -> None:
+    place, archive = site_folder.resolve(), archive_root.resolve()
+    if place == archive or archive in place.parents:
+        raise ImporterError(
+            f"The data folder {site_folder} lies in the archive {archive_root}, into "
+            "which nothing is written. Choose a folder outside the archive."
+        )
+    if obstacle := obstacle_to_writing(site_folder):
+        raise ImporterError(obstacle)
 
 
 def _synthetic_secret(archive_root: Path) -> bytes:

@@ -151,6 +151,67 @@ def test_a_mistake_is_answered_by_a_sentence(
     assert code == 2 and told in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("inside", ["", "deep/er", "../archive/site"])
+def test_an_archive_is_not_written_into(tmp_path: Path, inside: str) -> None:
+    root = write_archive(tmp_path / "archive", 1)
+    linked = tmp_path / "linked"
+    linked.symlink_to(root)
+    for out in (root / inside, linked / inside):
+        code, said = _run("import", "hospital", root, out)
+        assert code == 2 and "Choose a folder outside the archive" in said
+    assert [path.name for path in root.iterdir()] == ["image0000"]
+
+
+@pytest.mark.parametrize("below", ["", "site"])
+def test_a_file_in_the_place_of_the_data_folder_is_named(
+    tmp_path: Path, below: str
+) -> None:
+    root = write_archive(tmp_path / "archive", 1)
+    (tmp_path / "notes").write_text("words")
+    code, said = _run("import", "hospital", root, tmp_path / "notes" / below)
+    assert code == 2 and f"{tmp_path / 'notes'} is no folder" in said
+    assert "Choose another folder" in said
+
+
+def test_a_folder_that_may_not_be_written_is_named(
+    imported: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out, _ = (
+        imported  # permissions would not hold a test back that is run by root
+    )
+    monkeypatch.setattr(
+        "client.data.site_folder.os.access", lambda path, mode: path != out
+    )
+    for words in (["import", "hospital", root, out], ["prepare", out], ["check", out]):
+        code, said = _run(*words)
+        assert code == 2 and f"You may not write into {out}." in said
+        assert "Change its permissions" in said
+
+
+@pytest.mark.parametrize("verb", ["show", "prepare", "check"])
+def test_a_damaged_manifest_is_named_with_a_remedy(
+    imported: tuple[Path, Path, str], verb: str
+) -> None:
+    out = imported[1]
+    (out / "manifest.parquet").write_bytes(b"PAR1 and no more")
+    code, said = _run(verb, out)
+    assert code == 2 and f"{out / 'manifest.parquet'} is damaged" in said
+    assert "backup" in said and "bug" not in said
+
+
+def test_a_manifest_that_may_not_be_read_is_named(
+    imported: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    out = imported[1]
+    monkeypatch.setattr("client.data.manifest.pd.read_parquet", denied)
+    code, said = _run("show", out)
+    assert code == 2 and f"You may not read {out / 'manifest.parquet'}." in said
+    assert "Work as the user who imported" in said
+
+
 def test_a_bug_is_told_without_any_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
