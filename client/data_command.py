@@ -34,7 +34,7 @@ from client.commands.shared import (
 from client.data.check import counts_by_field
 from client.data.importers import IMPORTERS
 from client.data.manifest import read_manifest
-from client.data.site_data import archive_of, read_options
+from client.data.site_data import archive_of, import_notes, read_options
 from common.progress import View
 
 app = typer.Typer(
@@ -148,7 +148,7 @@ def show(out: _Out) -> None:
     view = View()
     with user_errors():
         manifest = read_manifest(out)
-        print_counts(view, counts_of(manifest))
+        print_counts(view, counts_of(manifest) | import_notes(out))
         usable = manifest[manifest["status"] == "ok"]
         patients = usable["patient_key"].nunique()
         view.say(f"{len(usable)} usable images of {patients} patients")

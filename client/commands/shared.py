@@ -22,7 +22,7 @@ from rich.table import Table
 from client.data.cache import CacheError
 from client.data.check import Check, check_site
 from client.data.check_page import write_check
-from client.data.codes import REASONS
+from client.data.codes import NOTES, REASONS
 from client.data.importers import ImporterError
 from client.data.manifest import (
     MANIFEST_FILE,
@@ -293,8 +293,9 @@ def print_counts(view: View, counts: dict[str, int]) -> None:
     grid.add_column(style="dim")
     for name, count in counts.items():
         code = name.removeprefix("reason:")
-        meaning = "" if code == name else REASONS[code]
-        words = code if code != name else name.replace("_", " ")
+        words, meaning = code, REASONS.get(code, "")
+        if code == name:
+            words, meaning = NOTES.get(name, (name.replace("_", " "), ""))
         grid.add_row(str(count), words, escape(meaning))
     view.console.print(grid)
 

@@ -18,8 +18,9 @@ from client.data.cache import Progress, prepare
 from client.data.check_classes import class_problem
 from client.data.check_marks import marked
 from client.data.check_rules import Problem, Severity, make_problem, problems_of
-from client.data.codes import REASONS, REMEDIES
+from client.data.codes import NOTES, REASONS, REMEDIES
 from client.data.manifest import LABEL_FIELDS, read_manifest
+from client.data.site_data import import_notes
 from client.data.snapshot import NothingToPrepareError, Snapshot
 from common.plan import Preprocessing
 
@@ -91,7 +92,7 @@ def check_site(
             site_folder, archive_root, CHECKED, workers=workers, progress=progress
         )
     manifest = read_manifest(site_folder)
-    found = [*_coded(manifest), *_raw_alone(manifest)]
+    found = [*_coded(manifest), *_raw_alone(manifest), *_noted(site_folder)]
     if snapshot is not None:
         manifest = manifest.assign(status=_status(manifest, snapshot))
         rows = snapshot.rows.reset_index(drop=True)
@@ -125,6 +126,14 @@ def _coded(manifest: pd.DataFrame) -> Iterator[Problem]:
         kind = severity[name[0]]
         remedy = REMEDIES.get(name, "Nothing to do." if kind == "note" else _LOOK)
         yield Problem(name, kind, images, len(images), REASONS[name], remedy)
+
+
+def _noted(site_folder: Path) -> Iterator[Problem]:
+    """List what the import has mended, such as an official split that leaked."""
+    for name, count in import_notes(site_folder).items():
+        what, consequence = NOTES[name]
+        remedy = "Nothing to do. Say so where you compare with published results."
+        yield Problem(name, "note", (), count, f"{what}; {consequence}", remedy)
 
 
 def _raw_alone(manifest: pd.DataFrame) -> Iterator[Problem]:

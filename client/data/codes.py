@@ -87,6 +87,14 @@ REMEDIES: dict[str, str] = {
 """What the person who prepares the data can do; codes without an entry need nothing,
 or only a look."""
 
+NOTES: dict[str, tuple[str, str]] = {
+    "patients_moved_to_train": (
+        "patients were in both official parts",
+        "they are kept in train, so that none is in two",
+    ),
+}
+"""What an importer counts beside files and has to explain: the words for a count."""
+
 
 class Rejected(Exception):  # noqa: N818 - a verdict on one file, not a failure
     """One file cannot be used. Carries a code, never a value of the file.

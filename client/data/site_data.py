@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from client.data.cache import Progress, prepare
+from client.data.codes import NOTES
 from client.data.importers import IMPORTERS, Imported, ImporterError, Source
 from client.data.manifest import (
     NEW_FOLDER,
@@ -190,6 +191,16 @@ def archive_of(site_folder: Path) -> Path:
 def site_counts(site_folder: Path) -> dict[str, int]:
     """Count files by status and reason as they stand now, after any preparation."""
     return status_counts(read_manifest(site_folder))
+
+
+def import_notes(site_folder: Path) -> dict[str, int]:
+    """Return what the import counted and has to explain, see `client.data.codes.NOTES`.
+
+    Counts of zero, and all of a folder without an import, are left out.
+    """
+    done = site_folder / IMPORT_FILE
+    counts = json.loads(done.read_bytes())["counts"] if done.is_file() else {}
+    return {name: counts[name] for name in NOTES if counts.get(name)}
 
 
 def status_counts(manifest: pd.DataFrame) -> dict[str, int]:
