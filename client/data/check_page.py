@@ -151,7 +151,10 @@ def _page(check: Check, site: str) -> str:
             for vendor, places in by_vendor.items()
         }
         shown = {
-            problem.code: _contact_sheet(check, places, as_stored=True)
+            problem.code: {
+                "picture": _contact_sheet(check, places, as_stored=True),
+                "count": len(places[:_PER_PROBLEM]),
+            }
             for problem in check.problems
             if problem.code in _SEEN and len(places := _places(check, problem.images))
         }

@@ -62,3 +62,39 @@ def test_a_wrong_side_is_shown_as_the_file_has_it(
     assert _chest_wall(shown) == wall
     (trained,) = _pictures_of_sheet(_section(page, "samples"))
     assert _chest_wall(trained) == "left"
+
+
+def _words(page: str) -> str:
+    text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)
+    return " ".join(text.split())
+
+
+def test_a_page_without_an_image_has_nothing_empty(
+    export: Export, tmp_path: Path
+) -> None:
+    export.add("1", PresentationIntentType="FOR PROCESSING")
+    page = _page(export, tmp_path)
+    assert "1 file found: 0 usable images of 0 patients, 1 excluded" in _words(page)
+    assert "Nothing can be trained with this as it stands: no file gives" in page
+    assert "no_image" in _section(page, "problems")
+    assert "kinds of problem" not in page
+    assert not _section(page, "samples") and not _section(page, "counts")
+    assert page.count("<table>") == 1
+
+
+def test_one_of_a_kind_is_told_in_the_singular(export: Export, tmp_path: Path) -> None:
+    export.add("1", seed=1, mirrored=True)
+    export.add("2", seed=2, cancer="1")
+    export.add("3", seed=2, cancer="1")
+    words = _words(_page(export, tmp_path))
+    assert "3 files found: 3 usable images of 3 patients, 0 excluded" in words
+    assert "1 kind of problem to mend before training" in words
+    assert "1 of 1: the chest wall" in words and "2 of 2: identical" in words
+
+
+def test_of_many_images_with_a_problem_a_dozen_is_shown(
+    export: Export, tmp_path: Path
+) -> None:
+    for number in range(13):
+        export.add(str(number), mirrored=True)
+    assert "12 of 13: the chest wall" in _words(_page(export, tmp_path))
