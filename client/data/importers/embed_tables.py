@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from client.data.importers.files import ImporterError
+from client.data.importers.files import ImporterError, unopened
 from client.data.importers.published import translate
+from client.data.importers.tables import AS_PUBLISHED
 
 MODIFIER = "0_ViewCodeSequence_0_ViewModifierCodeSequence_CodeMeaning"
 CONTRADICTED = "contradicted"
@@ -128,7 +129,7 @@ def _read(root: Path, kind: str, needed: tuple[str, ...], optional: str) -> list
             if missing := sorted(set(needed) - set(header)):
                 raise ImporterError(
                     f"The table {path.name} lacks the columns {missing}; it has "
-                    f"{len(header)} columns. Restore the table as it was published."
+                    f"{len(header)} columns. {AS_PUBLISHED}"
                 )
             kept = [name for name in (*needed, optional) if name in header]
             return [
@@ -136,7 +137,9 @@ def _read(root: Path, kind: str, needed: tuple[str, ...], optional: str) -> list
                 for cells in (line[: len(header)] for line in lines)
                 if cells
             ]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+    except OSError as error:
+        raise unopened(path, error) from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ImporterError(
             f"The table {path.name} is no table in UTF-8 ({type(error).__name__}). "
             "Restore the table as it was published."

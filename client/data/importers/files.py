@@ -174,6 +174,14 @@ def _unlistable(error: OSError) -> None:
     )
 
 
+def unopened(path: Path, error: OSError) -> ImporterError:
+    """Tell that a table is there and cannot be opened, which says nothing of it."""
+    return ImporterError(
+        f"The table {path.name} cannot be opened ({error.strerror}). Check its "
+        "permissions and the disk."
+    )
+
+
 def load(root: Path, path: Path) -> tuple[Found, bytes]:
     """Read a file; one that cannot be read comes with its verdict and no bytes."""
     found = Found(path)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.data.importers.files import ImporterError, walk
+from client.data.importers.files import ImporterError, unopened, walk
 from common.canonical import sha256_of_file
 
 
@@ -27,19 +27,27 @@ def find_tables(root: Path, names: Collection[str]) -> dict[str, list[Path]]:
     Raises
     ------
     ImporterError
-        If there is no such archive, or two tables of one name differ.
+        If there is no such archive, a table cannot be opened, or two tables of one
+        name differ.
     """
     found: dict[str, list[Path]] = {}
     for path in walk(root):
         if path.name in names and (root / path).is_file():
             found.setdefault(path.name, []).append(root / path)
     for name, copies in found.items():
-        if len({sha256_of_file(copy) for copy in copies}) > 1:
+        if len(set(map(_content, copies))) > 1:
             raise ImporterError(
                 f"The archive holds {len(copies)} files {name}, and they differ. "
                 "Keep the one that was published."
             )
     return found
+
+
+def _content(path: Path) -> str:
+    try:
+        return sha256_of_file(path)
+    except OSError as error:
+        raise unopened(path, error) from None
 
 
 def find_table(root: Path, name: str, otherwise: str = "") -> list[Path]:

@@ -17,8 +17,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from client.data.dicom_rules import side_of, vendor, view_of
-from client.data.importers.files import ImporterError
+from client.data.importers.files import ImporterError, unopened
 from client.data.manifest import FIELDS, LABEL_FIELDS
+
+AS_PUBLISHED = (
+    "The download may be incomplete, of another version, or changed since: restore the "
+    "table as it was published."
+)
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -119,18 +124,27 @@ def read_rows(root: Path, table: LabelTable) -> list[dict[str, str]]:
     if not path.is_file():
         raise ImporterError(f"No label table {path}. Correct the option table.file.")
     wanted = {table.key, table.patient, table.exam, *table.columns.values()} - {""}
-    return read_table(path, wanted, table.delimiter)
+    remedy = "Correct the column map, or the delimiter."
+    return read_table(path, wanted, table.delimiter, remedy)
 
 
 def read_table(
-    path: Path, wanted: Collection[str], delimiter: str = ","
+    path: Path,
+    wanted: Collection[str],
+    delimiter: str = ",",
+    remedy: str = AS_PUBLISHED,
 ) -> list[dict[str, str]]:
     """Read all rows of a CSV file as stripped texts, whatever else it holds.
+
+    Parameters
+    ----------
+    wanted : columns that must be there
+    remedy : sentence on what to do where one is missing
 
     Raises
     ------
     ImporterError
-        If the file or one of the wanted columns is missing.
+        If the file or one of the wanted columns is missing, or it cannot be read.
     """
     if not path.is_file():
         raise ImporterError(
@@ -148,7 +162,9 @@ def read_table(
                 }
                 for row in reader
             ]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+    except OSError as error:
+        raise unopened(path, error) from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ImporterError(
             f"The table {path.name} is no CSV file in UTF-8 that can be read "
             f"({type(error).__name__}). Save it as one."
@@ -156,7 +172,7 @@ def read_table(
     if missing := sorted(set(wanted) - names):
         raise ImporterError(
             f"The table {path.name} lacks the columns {missing}; it has "
-            f"{len(names)} columns. Correct the column map, or the delimiter."
+            f"{len(names)} columns. {remedy}"
         )
     return rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from client.data.importers.files import ImporterError
+from client.data.importers.files import ImporterError, unopened
 
 # Of SyntaxError are the errors of both XML parsers that openpyxl may find; its own
 # descriptors raise TypeError and AttributeError at sheets that they dislike.
@@ -58,6 +58,8 @@ def read_workbook(
             pages = [one for one in book.worksheets if sheet in (None, one.title)]
             lines = _lines(pages[0]) if pages else []
             book.close()
+    except PermissionError as error:
+        raise unopened(path, error) from None
     except _UNREADABLE as error:
         raise ImporterError(
             f"The table {path.name} cannot be read as a workbook "
