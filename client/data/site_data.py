@@ -219,18 +219,31 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises
     ------
     ImporterError
-        If the file is absent or no mapping.
+        If the file is absent, no YAML, or no mapping.
     """
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
         raise ImporterError(
-            f"Cannot read the options {path}: {type(error).__name__}."
+            f"Cannot read the options {path}: {error.strerror}. Correct the path or "
+            "its permissions."
+        ) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ImporterError(
+            f"The options {path} are no YAML in UTF-8{_place_in_yaml(error)}. Look "
+            "for a missing colon, quote or bracket, a tab, or lines that are not "
+            "indented alike, there or just before."
         ) from None
     if not isinstance(options, dict):
         raise ImporterError(f"{path} must hold a mapping of option to value.")
     nested = options.get("options")
     return nested if isinstance(nested, dict) else options
+
+
+def _place_in_yaml(error: Exception) -> str:
+    """Tell line and column where YAML's reader knows them; never the text there."""
+    mark = getattr(error, "problem_mark", None)
+    return f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
 
 def _refuse_folder(site_folder: Path, archive_root: Path) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from client.data import site_data
+from client.data.importers import image_folder
+from client.data.importers.tables import read_options
 from client.data.manifest import read_manifest
 from client.data_command import app
 from tests.support.dicom_files import write_archive
@@ -210,6 +213,41 @@ def test_a_manifest_that_may_not_be_read_is_named(
     code, said = _run("show", out)
     assert code == 2 and f"You may not read {out / 'manifest.parquet'}." in said
     assert "Work as the user who imported" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (b"dataset: ours\ntable: {file: a\n", "no YAML in UTF-8: line 3, column 1."),
+        (b"dataset: ours\nfilm: yes: no\n", "no YAML in UTF-8: line 2, column 10."),
+        (b"dataset: \xff\n", "no YAML in UTF-8. Look for"),
+    ],
+)
+def test_the_line_where_options_are_no_yaml_is_told(
+    tmp_path: Path, text: bytes, place: str
+) -> None:
+    root, options = write_archive(tmp_path / "archive", 1), tmp_path / "options.yaml"
+    options.write_bytes(text)
+    code, said = _run("import", "hospital", root, tmp_path, "--options", options)
+    assert code == 2 and f"{options} are {place}" in said
+
+
+def test_options_that_are_absent_are_told_by_name(tmp_path: Path) -> None:
+    root, options = write_archive(tmp_path / "archive", 1), tmp_path / "options.yaml"
+    code, said = _run("import", "hospital", root, tmp_path, "--options", options)
+    assert code == 2 and f"{options}: No such file or directory. Correct" in said
+
+
+def test_an_importer_that_needs_options_shows_where_and_an_example(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "archive").mkdir()
+    code, said = _run("import", "image_folder", tmp_path / "archive", tmp_path / "out")
+    assert code == 2 and "dataset: Field required" in said
+    assert "--options FILE" in said and "client/data/importers/image_folder.py" in said
+    assert "For example: dataset: ours table: file: labels.csv" in said
+    example = yaml.safe_load(image_folder._EXAMPLE)
+    read_options(image_folder.ImageFolderOptions, example, "image_folder")
 
 
 def test_a_bug_is_told_without_any_value(

@@ -43,6 +43,15 @@ from client.data.importers.tables import (
 from client.data.raster import read_container
 from common.plan import Slug
 
+_EXAMPLE = """\
+    dataset: ours
+    table:
+      file: labels.csv
+      key: file
+      patient: patient
+      columns: {laterality: side, view: view, cancer_pathology: cancer}
+"""
+
 
 @dataclass(frozen=True, config=STRICT)
 class ImageFolderOptions:
@@ -79,7 +88,7 @@ def import_archive(source: Source, site: str, options: Mapping[str, Any]) -> Imp
         ``smoke_test``, or 16-bit files come without their true depth.
     """
     settings: ImageFolderOptions = read_options(
-        ImageFolderOptions, options, "image_folder"
+        ImageFolderOptions, options, "image_folder", _EXAMPLE
     )
     table = settings.table
     _require_patients(settings)

@@ -86,13 +86,19 @@ class LabelTable:
         return self
 
 
-def read_options(kind: type[Any], options: Mapping[str, Any], importer: str) -> Any:
+def read_options(
+    kind: type[Any], options: Mapping[str, Any], importer: str, example: str = ""
+) -> Any:
     """Check an importer's options.
+
+    Parameters
+    ----------
+    example : YAML, for the error of an importer that cannot do without options
 
     Raises
     ------
     ImporterError
-        Naming every unknown or ill-typed option.
+        Naming every option that is missing, unknown or ill-typed, and where they go.
     """
     try:
         return TypeAdapter(kind).validate_python(dict(options))
@@ -103,7 +109,12 @@ def read_options(kind: type[Any], options: Mapping[str, Any], importer: str) -> 
             for item in error.errors()
         ]
         raise ImporterError(
-            f"The options of importer {importer} are not valid:\n" + "\n".join(lines)
+            f"The options of importer {importer} are not valid:\n"
+            + "\n".join(lines)
+            + "\nThey stand in a YAML file, mammo-data import ... --options FILE, or "
+            "under options in a site's settings. They are described in "
+            f"client/data/importers/{importer}.py."
+            + (f" For example:\n{example}" if example else "")
         ) from None
 
 
