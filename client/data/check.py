@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from client.data.cache import Progress, prepare
-from client.data.check_classes import class_problem
+from client.data.check_classes import class_problems
 from client.data.check_marks import marked
 from client.data.check_rules import Problem, Severity, make_problem, problems_of
 from client.data.codes import NOTES, REASONS, REMEDIES
@@ -98,7 +98,7 @@ def check_site(
         rows = snapshot.rows.reset_index(drop=True)
         index = snapshot.index.reset_index(drop=True).drop(columns="row_id")
         found += problems_of(rows.join(index).assign(mark=marked(snapshot)))
-        found += filter(None, [class_problem(rows, snapshot.beside)])
+        found += class_problems(rows, snapshot.beside)
     else:
         what, remedy = "no file gives an image", "See the codes below."
         found.append(Problem("no_image", "error", (), 0, what, remedy))

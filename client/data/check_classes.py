@@ -40,9 +40,9 @@ class _Labelled:
         return self.target.nunique() == 2
 
 
-def class_problem(
+def class_problems(
     images: pd.DataFrame, beside: pd.DataFrame | None = None
-) -> Problem | None:
+) -> list[Problem]:
     """Tell whether both classes are there, and enough patients of each.
 
     A class is missing by what plans label, a breast: most women with cancer have one
@@ -56,30 +56,49 @@ def class_problem(
     Returns
     -------
     ``nothing_to_learn``, an error, where nothing is labelled or all are of one class by
-    pathology and by BI-RADS; else ``small_class``, or None. Pathology is what counts
-    unless only BI-RADS has both classes.
+    pathology and by BI-RADS. Else ``only_birads`` where a plan by pathology, as plans
+    are by default, would have nothing to learn; and ``small_class``.
     """
     # Where a breast is not known, no plan can take the breast.
     unit: _Unit = "image" if images["breast_key"].isna().any() else "breast"
-    ways = [
+    pathology, birads = (
         _Labelled(words, label(images, replace(target, unit=unit), beside).dropna())
         for words, target in _TARGETS.items()
-    ]
-    known = [way for way in ways if len(way.target)]
-    if not known:
-        return make_problem(
-            "nothing_to_learn",
-            "error",
-            images,
-            "no usable image has a label that tells sick from healthy",
-            "Check the label table and the key that joins it: unmatched rows are "
-            "counted by mammo-data import. BI-RADS 0 tells nothing, and what is sick "
-            "in an exam or a patient does not tell which breast.",
-        )
-    both = [way for way in known if way.has_both]
-    if not both:
-        return _one_class(images, known[0], unit)
-    return _small_class(images, both[0])
+    )
+    if pathology.has_both:
+        found = [_small_class(images, pathology)]
+    elif birads.has_both:
+        found = [_only_birads(images, birads), _small_class(images, birads)]
+    elif len(pathology.target) or len(birads.target):
+        one = pathology if len(pathology.target) else birads
+        found = [_one_class(images, one, unit)]
+    else:
+        found = [_unlabelled(images)]
+    return [problem for problem in found if problem is not None]
+
+
+def _unlabelled(images: pd.DataFrame) -> Problem | None:
+    return make_problem(
+        "nothing_to_learn",
+        "error",
+        images,
+        "no usable image has a label that tells sick from healthy",
+        "Check the label table and the key that joins it: unmatched rows are counted "
+        "by mammo-data import. BI-RADS 0 tells nothing, and what is sick in an exam or "
+        "a patient does not tell which breast.",
+    )
+
+
+def _only_birads(images: pd.DataFrame, birads: _Labelled) -> Problem | None:
+    return make_problem(
+        "only_birads",
+        "warning",
+        images.loc[birads.target.index],
+        "only BI-RADS, 4 and above, has both classes; by pathology, which plans ask "
+        "for by default, nothing can be trained",
+        "Take a plan with target.field: birads, at_least: 4 and label_sources: "
+        "[radiologist].",
+    )
 
 
 def _one_class(images: pd.DataFrame, way: _Labelled, unit: _Unit) -> Problem | None:

@@ -83,12 +83,18 @@ def test_patients_with_one_sick_and_one_healthy_breast_are_both_classes(
     assert "Nothing stands in the way of training" in _headline(tmp_path, check)
 
 
-def test_birads_of_both_classes_can_be_learned_where_pathology_has_one(
-    export: Export, tmp_path: Path
+@pytest.mark.parametrize("pathology", ["1", ""])
+def test_where_only_birads_has_both_classes_the_headline_says_so(
+    export: Export, tmp_path: Path, pathology: str
 ) -> None:
-    _breasts(export, "1", SICK | {"birads": "5"}, _birads("1"))
-    (problem,) = _about_classes(export.check(tmp_path / "site"))
-    assert problem.code == "small_class" and "by BI-RADS" in problem.what
+    _breasts(export, "1", {"cancer": pathology, "birads": "5"}, _birads("1"))
+    check = export.check(tmp_path / "site")
+    (small,) = _about_classes(check)
+    assert small.code == "small_class" and "by BI-RADS" in small.what
+    (only,) = (problem for problem in check.problems if problem.code == "only_birads")
+    assert only.severity == "warning" and "target.field: birads" in only.remedy
+    told = "of training by BI-RADS, 4 and above; by pathology nothing can be trained."
+    assert told in _headline(tmp_path, check)
 
 
 def test_a_breast_is_sick_by_the_image_that_cannot_be_used(
