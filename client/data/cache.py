@@ -112,8 +112,9 @@ def prepare(
             "Only sizes and crops can be made from one decoding: VOI, kinds of images "
             "and slices must be the same."
         )
-    if obstacle := obstacle_to_writing(site_folder / "cache"):
-        raise CacheError(obstacle)
+    for folder in (site_folder, site_folder / "cache"):
+        if obstacle := obstacle_to_writing(folder):
+            raise CacheError(obstacle)
     with locked(site_folder / "cache"):
         jobs = [plan_job(site_folder, one) for one in wanted]
         _require_same_files(jobs)

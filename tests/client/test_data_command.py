@@ -176,12 +176,14 @@ def test_a_file_in_the_place_of_the_data_folder_is_named(
     assert "Choose another folder" in said
 
 
+@pytest.mark.parametrize("prepared", [False, True])
 def test_a_folder_that_may_not_be_written_is_named(
-    imported: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch
+    imported: tuple[Path, Path, str], monkeypatch: pytest.MonkeyPatch, prepared: bool
 ) -> None:
-    root, out, _ = (
-        imported  # permissions would not hold a test back that is run by root
-    )
+    root, out, _ = imported
+    if prepared:
+        (out / "cache").mkdir()
+    # Permissions do not hold back a test that root runs.
     monkeypatch.setattr(
         "client.data.site_folder.os.access", lambda path, mode: path != out
     )
