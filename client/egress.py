@@ -81,7 +81,7 @@ def pack_reply(reply: Reply, message: Message, note: Note) -> Message:
         As ``note`` raises where it cannot write: then nothing leaves.
     """
     content = _content_of(reply)
-    content.config_records["words"]["head"] = note(
+    content.config_records["fields"]["head"] = note(
         Leaving(PERMITTED, shared=reply.shared)
     )
     return Message(content, reply_to=message)

@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Literal
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from common.packing import WireError, unpack_tensors
 
@@ -213,15 +213,8 @@ def encode(
         If a field is missing, unknown or of another type than the schema says.
     """
     _check(fields, schema)
-    numbers = {k: v for k, v in fields.items() if schema[k] in (int, float)}
-    words = {k: v for k, v in fields.items() if k not in numbers}
-    return RecordDict(
-        {
-            "shared": shared,
-            "numbers": MetricRecord(numbers),  # type: ignore[arg-type]
-            "words": ConfigRecord(words),  # type: ignore[arg-type]
-        }
-    )
+    # One record: Flower moves each by requests of its own.
+    return RecordDict({"shared": shared, "fields": ConfigRecord(dict(fields))})
 
 
 def decode(
@@ -238,16 +231,12 @@ def decode(
     WireError
         If a record or field is missing, unknown or ill-typed, or a tensor unreadable.
     """
-    if set(content) != {"shared", "numbers", "words"}:
-        raise WireError("the message does not hold exactly the three expected records")
-    numbers, words, arrays = content["numbers"], content["words"], content["shared"]
-    if not (
-        isinstance(numbers, MetricRecord)
-        and isinstance(words, ConfigRecord)
-        and isinstance(arrays, ArrayRecord)
-    ):
+    if set(content) != {"shared", "fields"}:
+        raise WireError("the message does not hold exactly the two expected records")
+    record, arrays = content["fields"], content["shared"]
+    if not (isinstance(record, ConfigRecord) and isinstance(arrays, ArrayRecord)):
         raise WireError("a record of the message has another type than expected")
-    fields: dict[str, Value] = {**numbers, **words}  # type: ignore[dict-item]
+    fields: dict[str, Value] = dict(record)  # type: ignore[arg-type]
     _check(fields, schema)
     return fields, unpack_tensors(arrays)
 

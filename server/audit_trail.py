@@ -149,7 +149,7 @@ class AuditedGrid(Grid):
         node = message.metadata.dst_node_id
         asked = question(kind, fields) | {"site": self._names.get(node) or str(node)}
         event = asked | {"did": "asked"} | hashed[record]
-        message.content.config_records["words"]["head"] = self._audit.append(event)
+        message.content.config_records["fields"]["head"] = self._audit.append(event)
         asked.pop("fingerprint", None)
         return asked
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from client.data.snapshot import open_snapshot
+from client.policy import SitePolicy
 from common.compose import mammofed_version
 from common.plan import Plan, Preprocessing, Split, Work, plan_to_json
 from simulations.federation import run_in_process
@@ -107,13 +108,20 @@ def test_the_rehearsal_tells_what_a_real_run_sends(tmp_path: Path) -> None:
 def test_banded_counts_are_shown_as_they_would_leave(tmp_path: Path) -> None:
     hospital = approved(tmp_path, plan_of())
     assert client(hospital, "prepare", "--plan", hospital / "plan.json")[0] == 0
+    assert client(hospital, "audit", "egress", hospital / "exact")[0] == 0
+    exact = next(
+        one["value"]
+        for one in documents(hospital / "exact")[0]["fields"]
+        if one["name"] == "images"
+    )
+    banded = SitePolicy(counts="banded").release_count(exact)
     policy = "counts: banded\nrelease_metrics: false\n"
     (hospital / "policy.yaml").write_text(policy)
     code, said = client(hospital, "audit", "egress", hospital / "out")
     assert code == 0 and "rounded down to published steps" in said
     hello, *_, close, _ = documents(hospital / "out")
     fields = {one["name"]: one for one in hello["fields"]}
-    assert fields["images"]["value"] == 20 and fields["counts"]["value"] == "banded"
+    assert fields["images"]["value"] == banded and fields["counts"]["value"] == "banded"
     assert fields["images"]["policy"] == "rounded down"
     metric = next(one for one in close["fields"] if one["name"] == "roc_auc")
     assert metric["value"] == "nan" and metric["policy"] == "withheld"

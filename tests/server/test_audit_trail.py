@@ -91,7 +91,7 @@ class FakeFleet:
 def head_of(reply: Message) -> str:
     if reply.has_error():
         return str(reply.error.reason).rpartition(" ")[2]
-    return str(reply.content.config_records["words"]["head"])
+    return str(reply.content.config_records["fields"]["head"])
 
 
 def few_patients(plan: Plan) -> dict[str, dict[str, Any]]:
