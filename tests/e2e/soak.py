@@ -11,10 +11,7 @@ import numpy as np
 import psutil
 
 Sample = dict[str, float]
-"""Of one process at one time: ``memory`` in MB, ``threads``, ``handles``; and, none of
-those, ``database``: handles of the SuperLink's SQLite files. Its pool of connections
-fills up over many rounds, to an end that is known.
-"""
+"""Of one process at one time: ``memory`` in MB, ``threads``, ``handles``."""
 
 SETTLED = 0.25
 """Share of the rounds after which a process has met everything it will hold."""
@@ -48,12 +45,10 @@ class Trend:
 
 def sample(process: psutil.Process) -> Sample:
     """Look at one process: memory is what would be free if it ended."""
-    database = sum(".db" in Path(file.path).name for file in process.open_files())
     return {
         "memory": process.memory_full_info().uss / 1e6,
         "threads": float(process.num_threads()),
-        "handles": float(process.num_fds() - database),
-        "database": float(database),
+        "handles": float(process.num_fds()),
     }
 
 

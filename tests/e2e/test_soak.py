@@ -23,12 +23,11 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(5400)]
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "200"))
 SITES = int(os.environ.get("SOAK_SITES", "20"))
 
-MEMORY = 0.02
-"""MB a round that no process may grow by: 4 MB over 200 rounds."""
-
-DATABASE = 3 * 15
-"""Handles of three files that the pool of connections to SQLite may hold: 5 are kept,
-10 more opened at the busiest.
+GROWTH = 0.02
+"""What no process may grow by in a round, beyond two standard errors of the slope: MB,
+threads, handles or files. It is 4 of them over 200 rounds. A pool opens one connection
+more now and then, several handles at once, so that there may be more at the end than at
+the start without a leak; a leak has a slope.
 """
 
 
@@ -77,12 +76,7 @@ def test_nothing_grows_over_many_rounds(
     print("| process | quantity | second quarter | last quarter | slope a round |")
     print("|---|---|---|---|---|", *found, sep="\n")
     for trend in found:
-        if trend.quantity == "memory":
-            assert trend.slope - 2 * trend.noise < MEMORY, trend
-        elif trend.quantity == "database":
-            assert trend.after <= DATABASE, trend
-        else:
-            assert trend.after <= trend.before + 1, trend
+        assert trend.slope - 2 * trend.noise < GROWTH, trend
 
 
 def test_twenty_sites_complete_a_run(archives: Path, tmp_path: Path) -> None:
