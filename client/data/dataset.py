@@ -221,7 +221,7 @@ def draw_batches(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]
 
 
 def draw_batches_apart(
-    groups: Sequence[np.ndarray], work: Work, seed: int, draw: Draw
+    groups: Sequence[np.ndarray], work: Work, seed: int, draw: Draw = draw_batches
 ) -> list[np.ndarray]:
     """Draw the batches of one round where no batch may mix two groups.
 
@@ -233,7 +233,7 @@ def draw_batches_apart(
     ----------
     groups : int64 each, the training rows of one group, at least one
     work, seed : as in `draw_batches`; the number of steps is as the work says
-    draw : `draw_batches`, or another one with the same arguments
+    draw : or another one with the same arguments
     """
     once = replace(work, unit="epochs", amount=1)
     epoch = np.repeat(

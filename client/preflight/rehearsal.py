@@ -19,7 +19,6 @@ from client.data.dataset import (
     VALIDATION,
     SiteDataset,
     build_dataset,
-    draw_batches,
     draw_batches_apart,
 )
 from client.data.manifest import ManifestError
@@ -172,7 +171,7 @@ def _images(resident: Resident, number: int, dataset: SiteDataset) -> int:
         return len(dataset.select(TRAIN, labelled=False))
     rows = dataset.select(TRAIN)
     groups = [rows[mine] for mine in loader_of(resident, dataset, number).apart(rows)]
-    return sum(map(len, draw_batches_apart(groups, stage.work, 0, draw_batches)))
+    return sum(map(len, draw_batches_apart(groups, stage.work, 0)))
 
 
 def _bytes(layout: tuple[TensorSpec, ...]) -> int:
