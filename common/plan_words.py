@@ -97,9 +97,11 @@ def _objective(stage: Stage) -> list[str]:
     for name, settings in sorted(stage.objective.items()):
         weight = settings.get("weight", 1.0)
         said = "" if weight == 1 else f"{weight:g} times "
-        own = [f"{k} {_plain(v)}" for k, v in settings.items() if k != "weight"]
+        own = [f"{k} {_plain(v)}" for k, v in sorted(settings.items()) if k != "weight"]
         terms.append(f"{said}{name}" + (f" ({', '.join(own)})" if own else ""))
-    lines = [f"  loss: {' + '.join(terms)}; what it has of its own stays at the site"]
+    lines = [f"  loss: {' + '.join(terms)}"]
+    if set(stage.objective) - {"ce"}:
+        lines.append("  layers that the loss alone has, if any, stay at the site")
     if stage.domain != "site":
         lines.append(f"  domains inside a site are told apart by {stage.domain}")
     if stage.work.sampler == "balanced":

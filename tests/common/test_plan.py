@@ -17,6 +17,7 @@ from common.plan import (
     Roster,
     Split,
     Start,
+    Work,
     plan_from_json,
     plan_to_json,
     read_plan,
@@ -102,6 +103,21 @@ def test_the_words_say_how_tomosynthesis_is_read_where_it_is_wanted() -> None:
     assert "is one image, the maximum" in words(modalities=("DBT",))
     cut = words(modalities=("FFDM", "DBT"), tomosynthesis="slices", slices=5)
     assert "is 5 evenly spaced slices" in cut
+
+
+def test_the_words_tell_the_loss_and_what_it_tells_apart() -> None:
+    def words(**changes: Any) -> str:
+        return "\n".join(describe_plan(small_plan(small_stage(**changes))))
+
+    assert "  loss: ce\n" in words() and "told apart" not in words()
+    said = words(
+        objective={"ce": {}, "dann": {"weight": 0.5, "hidden": (8, 4)}},
+        domain="vendor",
+        work=Work(sampler="balanced"),
+    )
+    assert "loss: ce + 0.5 times dann (hidden 8 4)" in said
+    assert "layers that the loss alone has, if any, stay at the site" in said
+    assert "told apart by vendor" in said and "every class of every domain" in said
 
 
 def test_the_words_tell_the_bound_of_a_share_where_there_is_one() -> None:
