@@ -12,6 +12,7 @@ from simulations.settings import settings_of
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
+STAGES = sorted(p.stem for p in (ROOT / "configs" / "stages").glob("*.yaml"))
 MODELS = sorted(p.stem for p in (ROOT / "configs" / "plan" / "model").glob("*.yaml"))
 
 
@@ -21,6 +22,13 @@ def test_an_experiment_composes(name: str) -> None:
     settings, plan = settings_of(tree), plan_of(tree)
     assert plan.roster.sites == settings.data.sites
     assert plan.rounds > 0
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_compose_to_as_many_rounds_as_one(name: str) -> None:
+    stages = plan_of(compose_tree([f"stages={name}"])).stages
+    assert sum(stage.rounds for stage in stages) == 40
+    assert "ce" in stages[-1].objective
 
 
 @pytest.mark.parametrize("name", MODELS)

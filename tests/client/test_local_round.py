@@ -13,8 +13,10 @@ import pytest
 from client import local_round
 from client.training import train
 from common.checkpoint import read_tensors
+from common.compose import compose_tree
+from common.compose import plan_of as plan_of_tree
 from common.models import build_model
-from common.plan import Plan, Work
+from common.plan import Model, Plan, Work
 from common.records import Reply, Request
 from server.participation import RunFailed
 from tests.support.hospitals import (
@@ -154,3 +156,26 @@ def test_an_objective_that_a_site_cannot_serve_fails_at_the_handshake(
             hospitals=two_vendors_and_one(),
         )
     assert "train" not in asked
+
+
+@pytest.mark.parametrize("name", ["supcontr", "supcontr_ce"])
+def test_contrastive_stages_leave_a_model_that_tells_classes(
+    name: str, tmp_path: Path
+) -> None:
+    """Features are learnt without the head, which is then trained on them."""
+    composed = plan_of_tree(compose_tree([f"stages={name}"]))
+    stages = tuple(
+        replace(
+            stage, rounds=2, model=Model("resnet_tiny"), work=replace(work, amount=4)
+        )
+        for stage in composed.stages
+        for work in [replace(stage.work, batch_size=16)]
+    )
+    plan = small_plan(*stages, sites=SITES)
+    outcome = play(plan, tmp_path, hospitals=VENDORS)
+    assert outcome.selected > 2, "no round without a trained head is the result"
+    start = build_model(plan.stages[0].model, plan.seed).state_dict()
+    found = model_tensors(tmp_path, plan, "alpha", 4)
+    name_of_head = next(key for key in start if key.startswith("heads."))
+    assert not np.array_equal(found[name_of_head], start[name_of_head].numpy())
+    assert not own(tmp_path, "alpha", 4), "the projector is dropped"
