@@ -1,6 +1,7 @@
 """``python -m simulations.benchmark overhead``: what federating costs beside training.
 
-``ingest`` is in `simulations.benchmark_ingest`.
+``ingest`` is in `simulations.benchmark_ingest`, ``objectives`` in
+`simulations.benchmark_objectives`.
 
 Real runs with ledger, checkpoints and local state on disk, on the CPU. From inside: how
 much of a run is not training steps. From outside: federated rounds against plain loops
@@ -27,12 +28,14 @@ from rich.table import Table
 
 from common.allocator import keep_freed_memory
 from common.atomic import write_atomic
+from common.models import MODELS
 from common.plan import Plan, PlanError
 from common.progress import View, duration
 from server.participation import RunFailed
 from simulations.benchmark_confirm import measure_confirm
 from simulations.benchmark_data import PlainLoop, hospitals, job
 from simulations.benchmark_ingest import ingest_table, measure_ingest, stages_table
+from simulations.benchmark_objectives import measure_objectives, objectives_table
 from simulations.benchmark_runs import (
     median_interval,
     null_ratios,
@@ -302,6 +305,23 @@ def ingest(
         f"{confirming['confirm_seconds']:.1f} s, with --verify in "
         f"{confirming['verify_seconds']:.1f} s."
     )
+    _write(json_file, result, view)
+
+
+@app.command()
+def objectives(
+    json_file: Annotated[Path | None, typer.Option("--json", help="also here")] = None,
+    model: Annotated[str, typer.Option(help="backbone")] = "resnet_small",
+    rows: Annotated[int, typer.Option(min=32, help="images are half as wide")] = 128,
+    turns: Annotated[int, typer.Option(min=1, help="of five steps each")] = 20,
+) -> None:
+    """Measure what each term of the loss costs in images per second beside ce alone."""
+    _require_folder(json_file)
+    if model not in MODELS:
+        raise typer.BadParameter(f"--model {model}: there is {', '.join(MODELS)}")
+    view = View()
+    result = measure_objectives(model, rows, turns, view)
+    view.console.print(objectives_table(result))
     _write(json_file, result, view)
 
 
