@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -109,4 +110,8 @@ def _first_lines(error: Exception) -> str:
     """Keep Hydra's own words: what is unknown, and what there is instead."""
     words = str(error).partition("Config search path")[0]
     lines = [line.rstrip() for line in words.splitlines() if line.strip()]
+    if "Could not load 'objective/" in words:  # of a list it does not tell
+        folder = files(CONFIG_MODULE).joinpath("objective")
+        names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir())
+        lines.append(f"There is {', '.join(names)}")
     return "Cannot compose the configuration: " + "\n  ".join(lines[:12])

@@ -41,6 +41,8 @@ def test_a_model_composes(name: str) -> None:
     ("override", "words"),
     [
         ("experiment=missing", "demo"),
+        ("objective=[ce,supcom]", "supcon"),
+        ("stages=supcont", "supcontr_ce"),
         ("plan.stages.adapt.ronds=3", "ronds"),
         ("plan.stages.adapt.rounds=many", "stages.0.rounds"),
         ("plan.every_stage.sharing=fedbnn", "fedbn_head"),
