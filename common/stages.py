@@ -167,6 +167,12 @@ class Stage:
                 "theirs. Use a sharing with both parts local, such as fedbn_head, or "
                 "norm_domain=site"
             )
+        if self.norm_domain == self.domain == "vendor":
+            raise ValueError(
+                f"stage {self.name}: with norm_domain=vendor a batch holds images of "
+                "one vendor, so domain=vendor has nothing to tell apart in it. Use "
+                "norm_domain=site, or domain=view"
+            )
         if not self.objective:
             raise ValueError(
                 f"stage {self.name}: objective names no term; "

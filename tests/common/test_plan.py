@@ -76,6 +76,8 @@ def test_contradictions_are_refused() -> None:
         Start("checkpoint")
     with pytest.raises(ValueError, match="trains nothing"):
         small_stage(norm_mode="reestimate")
+    with pytest.raises(ValueError, match="nothing to tell apart"):
+        small_stage(norm_domain="vendor", domain="vendor")
 
 
 def test_a_missing_plan_file_says_how_to_make_one(tmp_path: Path) -> None:
