@@ -62,6 +62,11 @@ from client.fleet_errors import (
 HEARTBEAT_SECONDS = float(HEARTBEAT_MIN_INTERVAL)
 """The shortest that Flower allows; after twice as long without one a site is absent."""
 
+_AGAIN = 0.25
+"""Seconds until what is not stored yet of a question is asked for again, doubling: it
+is announced before all of it is there.
+"""
+
 _T = TypeVar("_T")
 
 
@@ -235,7 +240,11 @@ class Fleet:
 
         try:
             message = pull_and_inflate_object_from_tree(
-                waiting._tree, pull, try_to_confirm, return_type=Message
+                waiting._tree,
+                pull,
+                try_to_confirm,
+                return_type=Message,
+                initial_backoff=_AGAIN,
             )
         except (ObjectPullError, ValueError) as error:
             raise LostMessageError(

@@ -22,7 +22,7 @@ from server.audit_trail import AuditedGrid, coordinator_key, note_rounds
 from server.finished import is_finished, serve
 from server.participation import RunFailed
 from server.progress_log import ProgressLog
-from server.pulling import ApartPull, Pull
+from server.pulling import ApartPull, Pull, look_again_soon
 from server.rounds import Federation
 from server.server_app import make_server_app
 
@@ -118,6 +118,7 @@ def run_folder(plan_file: Path) -> Path:
 
 def _play_deployed(grid: Grid, run_config: Mapping[str, object]) -> None:
     return_freed_memory()  # bodies of messages, by many threads, for hundreds of rounds
+    look_again_soon()
     play(grid, run_config, apart=True)
 
 

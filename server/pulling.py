@@ -11,9 +11,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.superlink.grid import http_grid
 
 Pull = Callable[[Iterable[str]], Iterable[Message]]
 """As Flower's ``Grid.pull_messages``: ids of questions, to replies that are there."""
@@ -25,6 +28,21 @@ _SHARE, _LONGEST = 0.03, 5.0
 """What waits for long is looked after less: after this share of the time it waited for,
 but in seconds no more than the second. Each look costs the SuperLink 25 ms of a core.
 """
+
+
+_AGAIN, _AGAIN_AT_MOST = 0.25, 2.0
+"""Seconds until Flower looks again for what a site has not uploaded yet, doubling."""
+
+
+def look_again_soon() -> None:
+    """Let Flower look for the rest of a reply sooner, in this process, from now on.
+
+    Flower 1.41 waits 1 s, then 2 s and so on, and has no setting for it. A small reply
+    is there a quarter of a second after its name, so that nearly every round lost a
+    second or two.
+    """
+    sooner = partial(pull_objects, initial_backoff=_AGAIN, backoff_cap=_AGAIN_AT_MOST)
+    vars(http_grid)["pull_objects"] = sooner
 
 
 class ApartPull:

@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
+from flwr.superlink.grid import http_grid
 
 from server import pulling
 from server.pulling import ApartPull
@@ -77,6 +80,25 @@ def test_what_is_waited_for_long_is_looked_after_less(
     assert grid.asked["north"] <= 8, "at 0, 0.1, 0.2, 0.4, 0.8 and 1.6 s, or later"
     grid.replies["north"] = "whole"
     assert pulled(pull, ["north"]) == ["whole north"]
+
+
+def test_what_is_not_uploaded_yet_is_looked_for_again_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_grid, "pull_objects", http_grid.pull_objects)  # put back
+    pulling.look_again_soon()
+    tries: list[float] = []
+
+    def pull_object(name: str) -> bytes:
+        tries.append(time.monotonic())
+        if len(tries) < 3:
+            raise ObjectUnavailableError(name)
+        return b"whole"
+
+    assert http_grid.pull_objects(["one"], pull_object) == {"one": b"whole"}
+    first, second = np.diff(tries)
+    assert 0.15 < first < second, "0.25 s and 0.5 s, a fifth more or less"
+    assert tries[-1] - tries[0] < 1.8, "Flower alone waits 1 s and 2 s"
 
 
 def test_an_error_is_raised_and_loses_no_reply() -> None:
