@@ -286,6 +286,9 @@ def test_a_late_reply_and_duplicates_change_nothing(
 
 
 def test_a_second_process_of_a_site_is_refused(consortium: TestConsortium) -> None:
+    first = psutil.Process(consortium.processes["north"].pid)
+    # A test before may just have started it, and the second could be the first.
+    consortium.wait_for("north at work", lambda: len(first.children()) == 2)
     words = consortium._client_words("north")
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
