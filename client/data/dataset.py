@@ -195,6 +195,13 @@ Draw = Callable[[np.ndarray, Work, int], list[np.ndarray]]
 """Draws one round's batches: rows, how much, and a seed, to arrays of row numbers."""
 
 
+def count_batches(images: int, work: Work) -> tuple[int, int, int]:
+    """Return the size of a batch, batches an epoch, and batches a round."""
+    size = min(work.batch_size, images)
+    per_epoch = images // size if work.drop_last else -(-images // size)
+    return size, per_epoch, work.amount * (per_epoch if work.unit == "epochs" else 1)
+
+
 def draw_batches(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]:
     """Draw the batches of one round: every epoch in its own order.
 
@@ -210,9 +217,7 @@ def draw_batches(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]
     even under ``drop_last``, so that a small site still trains.
     """
     random = np.random.default_rng(seed)
-    size = min(work.batch_size, len(indices))
-    per_epoch = len(indices) // size if work.drop_last else -(-len(indices) // size)
-    steps = work.amount * (per_epoch if work.unit == "epochs" else 1)
+    size, per_epoch, steps = count_batches(len(indices), work)
     batches: list[np.ndarray] = []
     while len(batches) < steps:
         order = random.permutation(indices)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from client.data.dataset import Draw, SiteDataset
+from client.data.dataset import Draw, SiteDataset, count_batches
 from client.seen import Facts
 from common.plan import Work
 from common.seeds import derive_seed
@@ -51,9 +51,7 @@ def balanced(dataset: SiteDataset, domain: str) -> Draw:
     """
 
     def draw(indices: np.ndarray, work: Work, seed: int) -> list[np.ndarray]:
-        size = min(work.batch_size, len(indices))
-        per_epoch = len(indices) // size if work.drop_last else -(-len(indices) // size)
-        steps = work.amount * (per_epoch if work.unit == "epochs" else 1)
+        size, _, steps = count_batches(len(indices), work)
         cells = cells_of(dataset, indices, domain)
         rows = [
             _endless(indices[cells == cell], derive_seed(seed, "cell", int(cell)))
